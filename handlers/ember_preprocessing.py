@@ -1,0 +1,148 @@
+"""From what a client sends to what the model takes: the one definition, for trainer, calibration and handler alike.
+
+The specification is data (the `preprocessing` of a recipe, kept in the artifact); this module gives each step its
+meaning, in numpy, so that all three compute the same bytes.
+
+Legend of shapes: B rows, H height, W width, C channels.
+"""
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+MAX_IMAGE_PIXELS = 64_000_000
+
+Array = NDArray[Any]
+
+
+class InvalidInput(Exception):
+    """One row cannot be used; names the field and what is required of it."""
+
+    def __init__(self, field: str, fact: str) -> None:
+        self.field, self.fact = field, fact
+        super().__init__(f"{field}: {fact}")
+
+
+class Preprocessing:
+    """Applies a specification `{"inputs": […], "steps": […]}`.
+
+    The steps apply to the first input; further inputs go to the model as they are.
+    """
+
+    def __init__(self, specification: Mapping[str, Any]) -> None:
+        self.inputs: list[Mapping[str, Any]] = list(specification["inputs"])
+        self.steps: list[Mapping[str, Any]] = list(specification.get("steps", ()))
+
+    def __call__(self, instance: Mapping[str, Any]) -> tuple[Array, ...]:
+        """One row, input by input, ready to be stacked along a new first dimension.
+
+        Raises:
+            InvalidInput: a field is missing, unknown, of the wrong type or shape, not finite or out of range.
+        """
+        known = {spec["name"] for spec in self.inputs}
+        for name in instance:
+            if name not in known:
+                raise InvalidInput(name, f"is no input of this model; it takes {', '.join(sorted(known))}")
+        arrays = [decode(spec, instance[spec["name"]]) if spec["name"] in instance else _missing(spec) for spec in self.inputs]
+        for step in self.steps:
+            arrays[0] = _STEPS[step["op"]](arrays[0], step)
+        return tuple(np.ascontiguousarray(array) for array in arrays)
+
+
+def stack(rows: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Rows to a batch: one array an input, rows along the first dimension."""
+    return tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+
+def decode(spec: Mapping[str, Any], value: Any) -> Array:
+    """A value as a client sent it, as an array of the input's dtype and shape."""
+    return _decode_image(spec["name"], value) if spec.get("kind") == "image" else _decode_tensor(spec, value)
+
+
+def _missing(spec: Mapping[str, Any]) -> Array:
+    raise InvalidInput(spec["name"], "is required")
+
+
+def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
+    name, shape, dtype = spec["name"], tuple(spec.get("shape", ())), np.dtype(spec.get("dtype", "float32"))
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(name, "rows of unequal length; numbers in a regular shape are required") from error
+    if array.dtype.kind not in "iuf" or array.size == 0:
+        raise InvalidInput(name, "numbers are required")
+    if array.shape != shape:
+        # one flat list of the right length is what many clients send
+        if array.ndim != 1 or array.size != int(np.prod(shape)):
+            raise InvalidInput(name, f"shape is {list(array.shape)}; {list(shape)} is required")
+        array = array.reshape(shape)
+    if not np.isfinite(array).all():
+        raise InvalidInput(name, "NaN or infinity; finite numbers are required")
+    if dtype.kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+        raise InvalidInput(name, "whole numbers are required")
+    low, high = spec.get("minimum"), spec.get("maximum")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low, high = max(limits.min, low or limits.min), min(limits.max, high if high is not None else limits.max)
+    if low is not None and array.min() < low:
+        raise InvalidInput(name, f"value {array.min():g} is below the minimum {low:g}")
+    if high is not None and array.max() > high:
+        raise InvalidInput(name, f"value {array.max():g} is above the maximum {high:g}")
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result).all():
+        raise InvalidInput(name, f"a value does not fit {dtype.name}")
+    return result
+
+
+def _decode_image(name: str, value: Any) -> Array:
+    """JPEG or PNG bytes, or base64 of them, to uint8 of shape (H, W, 3)."""
+    if isinstance(value, str):
+        try:
+            value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInput(name, "no base64; JPEG or PNG bytes, or base64 of them, are required") from error
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidInput(name, f"{type(value).__name__}; JPEG or PNG bytes, or base64 of them, are required")
+    try:
+        with Image.open(io.BytesIO(bytes(value)), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise InvalidInput(name, f"{image.width}x{image.height} pixels; at most {MAX_IMAGE_PIXELS} are allowed")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(name, "no image that can be decoded; JPEG or PNG is required") from error
+
+
+def _scale(array: Array, step: Mapping[str, Any]) -> Array:
+    return (array.astype(np.float32) * np.float32(step["by"])).astype(np.float32)
+
+
+def _normalise(array: Array, step: Mapping[str, Any]) -> Array:
+    """Mean and deviation per last dimension, or one for all."""
+    mean, std = np.asarray(step["mean"], np.float32), np.asarray(step["std"], np.float32)
+    return ((array.astype(np.float32) - mean) / std).astype(np.float32)
+
+
+def _reshape(array: Array, step: Mapping[str, Any]) -> Array:
+    return array.reshape(tuple(step["shape"]))
+
+
+def _resize(array: Array, step: Mapping[str, Any]) -> Array:
+    """uint8 (H, W, C) to the step's (height, width), bilinear as Pillow does it."""
+    height, width = step["size"]
+    if array.shape[:2] == (height, width):
+        return array
+    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _channels_first(array: Array, _step: Mapping[str, Any]) -> Array:
+    return np.moveaxis(array, -1, 0)
+
+
+_STEPS = {"scale": _scale, "normalise": _normalise, "reshape": _reshape, "resize": _resize, "channels_first": _channels_first}

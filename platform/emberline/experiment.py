@@ -1,0 +1,247 @@
+"""The Experiment: which versions compete, on which metrics, along which ramp. The same YAML locally and in Kubernetes.
+
+Locally an experiment is a file `<name>.yaml` in a folder, with its status beside it in `<name>.status.json`; in the
+cluster it is a custom resource, and the controller writes the same two files into the ConfigMap that routers mount.
+Only rollout writes a status; route reads it to know the weights.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from emberline import storage
+from emberline.errors import InvalidSetting, MissingFile
+from emberline.paper import Frozen, digest_of
+from emberline.recipe import Name, Version, overlay, parse_model, read_yaml
+
+API_VERSION = "emberline.dev/v1"
+TOTAL_WEIGHT = 10_000
+
+Phase = Literal["Pending", "Shadow", "Ramping", "Paused", "Shipped", "RolledBack", "Invalid"]
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError("a duration such as 90s, 2h or 7d is required")
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""Seconds, written in YAML as 90s, 10m, 2h or 7d."""
+
+
+class Unit(Frozen):
+    """What is assigned to a variant: whoever sends this header."""
+
+    header: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "x-unit-id"
+
+
+class Variant(Frozen):
+    name: Name
+    version: Version
+    control: bool = False
+
+
+class Metric(Frozen):
+    """A metric: `correct` and the like come from outcomes; `error` and `latency_ms` from exposures.
+
+    Attributes:
+        kind: `rate` of 0/1 values, `mean` of values, `exceedance`: the share above `above`.
+    """
+
+    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    kind: Literal["rate", "mean", "exceedance"] = "rate"
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _threshold(self) -> Self:
+        if (self.kind == "exceedance") != (self.above is not None):
+            raise ValueError("`above` belongs to kind: exceedance, and is required there")
+        return self
+
+
+class Primary(Metric):
+    """Ship when treatment minus control is above `margin` (negative: not worse by more than that)."""
+
+    margin: float = 0.0
+
+
+class Guardrail(Metric):
+    """Roll back when treatment minus control is above `max_increase`."""
+
+    max_increase: float
+
+
+class Until(Frozen):
+    """When a ramp step ends. Without a condition but `max_wait`, the step lasts that long."""
+
+    min_units: Annotated[int, Field(ge=1)] | None = None
+    disagreement_below: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_wait: Duration | None = None
+
+
+class RampStep(Frozen):
+    """Either a shadow (share of live requests mirrored) or a weight out of 10,000 for the treatment."""
+
+    shadow: Annotated[float, Field(gt=0, le=1)] | None = None
+    weight: Annotated[int, Field(ge=1, le=TOTAL_WEIGHT)] | None = None
+    until: Until = Until()
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.shadow is None) == (self.weight is None):
+            raise ValueError("a step has either `shadow` or `weight`")
+        return self
+
+
+class Spec(Frozen):
+    model: Name
+    unit: Unit = Unit()
+    salt: str | None = None
+    """Salt of the assignment; the experiment's name when absent."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=2, max_length=2)]
+    primary: Primary
+    guardrails: tuple[Guardrail, ...] = ()
+    ramp: Annotated[tuple[RampStep, ...], Field(min_length=1)]
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if [variant.control for variant in self.variants] != [False, True]:
+            raise ValueError("treatments come first and the control last: the router assigns in this order")
+        if self.variants[0].name == self.variants[1].name:
+            raise ValueError("variants need names of their own")
+        weights = [step.weight for step in self.ramp if step.weight is not None]
+        if weights != sorted(weights):
+            raise ValueError("weights of a ramp never fall: treated units stay treated")
+        if not weights:
+            raise ValueError("a ramp needs at least one step with a weight")
+        return self
+
+    @property
+    def treatment(self) -> Variant:
+        return self.variants[0]
+
+    @property
+    def control(self) -> Variant:
+        return self.variants[1]
+
+
+class Metadata(Frozen):
+    name: Name
+
+
+class Status(Frozen):
+    """Written by rollout only.
+
+    Attributes:
+        step: index into the ramp.
+        weights: out of 10,000, by variant name, in the order of the variants.
+        shadow: share of live requests mirrored to the treatment.
+        since: Unix time at which this step began, seconds; observations of a step begin here.
+        revision: counts status changes; part of the configuration version that routers report.
+        spec_digest: of the spec this status was made for; a change in mid-flight makes the experiment invalid.
+    """
+
+    phase: Phase = "Pending"
+    step: int = 0
+    weights: dict[str, int] = {}
+    shadow: float = 0.0
+    since: float = 0.0
+    revision: int = 0
+    reason: str = ""
+    spec_digest: str = ""
+
+
+class Experiment(Frozen):
+    name: str
+    spec: Spec
+    status: Status = Status()
+
+    @property
+    def salt(self) -> str:
+        return self.spec.salt or self.name
+
+    @property
+    def spec_digest(self) -> str:
+        return digest_of(self.spec.model_dump(mode="json"))
+
+    @property
+    def config_version(self) -> str:
+        """What routers put into the `x-config-version` header and each exposure."""
+        return f"{self.name}-{self.status.revision}-{self.spec_digest[:8]}"
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Weights in the order of the variants; all to the control before rollout has begun."""
+        if not self.status.weights:
+            return tuple(TOTAL_WEIGHT if variant.control else 0 for variant in self.spec.variants)
+        return tuple(self.status.weights.get(variant.name, 0) for variant in self.spec.variants)
+
+
+class _Document(Frozen):
+    """The file as written for `kubectl apply`."""
+
+    apiVersion: Literal["emberline.dev/v1"]  # noqa: N815 - Kubernetes' spelling
+    kind: Literal["Experiment"]
+    metadata: dict[str, Any]
+    spec: Spec
+    status: dict[str, Any] = {}
+
+
+def parse_experiment(raw: dict[str, Any], place: Path) -> Experiment:
+    """An experiment from its document; a `status` in it is what the cluster reports.
+
+    Raises:
+        InvalidSetting, UnknownKey: with the file and key that is wrong.
+    """
+    document = parse_model(_Document, raw, place)
+    metadata = parse_model(Metadata, {"name": document.metadata.get("name")}, place)
+    status = parse_model(Status, {k: v for k, v in document.status.items() if k in Status.model_fields}, place)
+    return Experiment(name=metadata.name, spec=document.spec, status=status)
+
+
+def load_experiment(path: Path, settings: tuple[str, ...] = ()) -> Experiment:
+    """Reads `<name>.yaml` and, where it is there, the status beside it."""
+    if not path.is_file():
+        raise MissingFile(path, "the experiment", hint="emberline ships recipes/digits.experiment.yaml")
+    experiment = parse_experiment(overlay(read_yaml(path), settings), path)
+    status = status_path(path.parent, experiment.name)
+    if not status.is_file():
+        return experiment
+    try:
+        raw = orjson.loads(status.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InvalidSetting(status, "the file", "no JSON", "a status as rollout writes it") from error
+    return experiment.model_copy(update={"status": parse_model(Status, raw, status)})
+
+
+def load_experiments(folder: Path) -> tuple[Experiment, ...]:
+    """All experiments of a folder, by name."""
+    found = [load_experiment(path) for path in sorted(folder.glob("*.yaml"))]
+    return tuple(sorted(found, key=lambda experiment: experiment.name))
+
+
+def status_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.status.json"
+
+
+def write_status(folder: Path, name: str, status: Status) -> None:
+    """Atomically replaces the status file; for rollout alone."""
+    storage.write_bytes(status_path(folder, name), orjson.dumps(status.model_dump(), option=orjson.OPT_INDENT_2))
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The document of an experiment, without its status."""
+    spec = experiment.spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    document = {"apiVersion": API_VERSION, "kind": "Experiment", "metadata": {"name": experiment.name}, "spec": spec}
+    return yaml.safe_dump(document, sort_keys=False)

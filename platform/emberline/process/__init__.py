@@ -1,0 +1,139 @@
+"""Child processes that end with their parent, and the conditions one waits for around them.
+
+Every program emberline starts (java, envoy, verbs, simulators) goes through `start`; training workers belong to
+torchrun's agent and look after their own parent.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TypeVar
+
+from emberline.errors import EmberlineError, StageFailed
+
+T = TypeVar("T")
+_KEEPER = Path(__file__).with_name("keeper.py")
+
+
+class Child:
+    """A running program, with the keeper that ends it should this process die.
+
+    Attributes:
+        name: what messages call it.
+        pid: of the program itself, not of its keeper.
+    """
+
+    def __init__(self, name: str, pid: int, keeper: "subprocess.Popen[bytes]", life_fd: int) -> None:
+        self.name, self.pid = name, pid
+        self._keeper, self._life_fd = keeper, life_fd
+
+    def poll(self) -> int | None:
+        """The exit code, 128 + signal for a death by signal, or None while it runs."""
+        return self._keeper.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        return self._keeper.wait(timeout_s)
+
+    def send(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def stop(self, grace_s: float = 10.0) -> int:
+        """SIGTERM, then SIGKILL after `grace_s`; returns when the program and all it started are gone."""
+        if self.poll() is None:
+            self._keeper.send_signal(signal.SIGTERM)
+        try:
+            code = self.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            code = self.wait()
+        if self._life_fd >= 0:
+            os.close(self._life_fd)
+            self._life_fd = -1
+        return code
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    name: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | IO[bytes] | None = None,
+    grace_s: float = 5.0,
+) -> Child:
+    """Starts a program that will not outlive this process.
+
+    Args:
+        command: program and arguments; nothing goes through a shell.
+        log: file that gets standard output and error, appended; None inherits this process's.
+        grace_s: seconds between SIGTERM and SIGKILL once this process has died.
+
+    Raises:
+        StageFailed: the program could not be started.
+    """
+    life_read, life_write = os.pipe()
+    pid_read, pid_write = os.pipe()
+    output = log.open("ab") if isinstance(log, Path) else log
+    try:
+        keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", _KEEPER, str(life_read), str(pid_write), str(grace_s), *command],
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(life_read, pid_write),
+            start_new_session=True,  # a Ctrl-C on the terminal is for this process, which stops its children in order
+        )
+    finally:
+        os.close(life_read)
+        os.close(pid_write)
+        if isinstance(log, Path) and output is not None:
+            output.close()
+    with os.fdopen(pid_read) as report:
+        word, _, rest = report.readline().strip().partition(" ")
+    if word != "pid":
+        os.close(life_write)
+        keeper.wait()
+        raise StageFailed(name, f"{command[0]} did not start: {rest or 'its keeper died'}")
+    return Child(name, int(rest), keeper, life_write)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port nobody listens on now. Another process may take it before it is used: callers report that clearly."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free_port(port: int, what: str, host: str = "127.0.0.1") -> None:
+    """Raises a clear error when somebody else listens on `host:port`."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise EmberlineError(
+                f"port {port} is in use; {what} needs it", place=f"{host}:{port}", hint="stop what listens there, or choose another port"
+            ) from error
+
+
+def wait_until(condition: Callable[[], T | None], timeout_s: float, what: str, *, every_s: float = 0.05) -> T:
+    """Polls until `condition()` is truthy and returns that value.
+
+    Raises:
+        StageFailed: the deadline passed; names `what` was waited for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() >= deadline:
+            raise StageFailed(what, f"did not happen within {timeout_s:g} s")
+        time.sleep(every_s)

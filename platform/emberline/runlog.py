@@ -1,0 +1,88 @@
+"""What a long piece of work shows while it goes on: a live view on a terminal, plain lines elsewhere.
+
+Every event also goes into a JSON-lines file, which is what reports and the README's blocks are made from.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_PLAIN_EVERY_S = 5.0
+
+
+class Advance(Protocol):
+    def __call__(self, amount: float = 1, **facts: object) -> None: ...
+
+
+class RunLog:
+    """Events of one run, appended to a file a process may share with its restarts.
+
+    Args:
+        path: the JSON-lines file, or None to keep nothing.
+        quiet: writes the file but prints nothing (worker ranks other than 0).
+    """
+
+    def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
+        self.path = path
+        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Appends one line; a single write of a short line is atomic, so processes may share the file."""
+        if self.path is None:
+            return
+        line = orjson.dumps({"time": time.time(), "event": name, **facts}, option=orjson.OPT_APPEND_NEWLINE, default=str)
+        with self.path.open("ab", buffering=0) as file:
+            file.write(line)
+
+    def say(self, text: str, **facts: Any) -> None:
+        """Prints one line and records it."""
+        self.console.print(text, markup=False)
+        self.event("say", text=text, **facts)
+
+    @contextmanager
+    def progress(self, title: str, total: float | None = None) -> Iterator[Advance]:
+        """Shows a bar on a terminal; elsewhere a plain line every few seconds, and one at the end."""
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:g}/{task.total:g}"))
+            facts_column = TextColumn("{task.fields[facts]}")
+            with Progress(*columns, TimeRemainingColumn(), facts_column, console=self.console) as bar:
+                task = bar.add_task(title, total=total, facts="")
+                yield lambda amount=1, **facts: bar.update(task, advance=amount, facts=_facts(facts))
+            return
+        done, last = 0.0, time.monotonic()
+
+        def advance(amount: float = 1, **facts: object) -> None:
+            nonlocal done, last
+            done += amount
+            now = time.monotonic()
+            if now - last >= _PLAIN_EVERY_S or done == total:
+                last = now
+                of_total = f"/{total:g}" if total else ""
+                self.console.print(f"{title}: {done:g}{of_total} {_facts(facts)}".rstrip(), markup=False)
+
+        yield advance
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All events of a log, oldest first; a last line cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [orjson.loads(line) for line in lines[:-1] if line]
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _facts(facts: dict[str, object]) -> str:
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
