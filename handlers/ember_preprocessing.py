@@ -49,7 +49,9 @@ class Preprocessing:
         for name in instance:
             if name not in known:
                 raise InvalidInput(name, f"is no input of this model; it takes {', '.join(sorted(known))}")
-        arrays = [decode(spec, instance[spec["name"]]) if spec["name"] in instance else _missing(spec) for spec in self.inputs]
+        arrays = [
+            decode(spec, instance[spec["name"]]) if spec["name"] in instance else _missing(spec) for spec in self.inputs
+        ]
         for step in self.steps:
             arrays[0] = _STEPS[step["op"]](arrays[0], step)
         return tuple(np.ascontiguousarray(array) for array in arrays)
@@ -84,21 +86,27 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
         array = array.reshape(shape)
     if not np.isfinite(array).all():
         raise InvalidInput(name, "NaN or infinity; finite numbers are required")
-    if dtype.kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
-        raise InvalidInput(name, "whole numbers are required")
-    low, high = spec.get("minimum"), spec.get("maximum")
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        low, high = max(limits.min, low or limits.min), min(limits.max, high if high is not None else limits.max)
-    if low is not None and array.min() < low:
-        raise InvalidInput(name, f"value {array.min():g} is below the minimum {low:g}")
-    if high is not None and array.max() > high:
-        raise InvalidInput(name, f"value {array.max():g} is above the maximum {high:g}")
+    _check_range(spec, array, dtype)
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
     if not np.isfinite(result).all():
         raise InvalidInput(name, f"a value does not fit {dtype.name}")
     return result
+
+
+def _check_range(spec: Mapping[str, Any], array: Array, dtype: "np.dtype[Any]") -> None:
+    """Refuses values outside the input's range, or outside what its integer type can hold."""
+    name, low, high = spec["name"], spec.get("minimum"), spec.get("maximum")
+    if dtype.kind in "iu":
+        if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+            raise InvalidInput(name, "whole numbers are required")
+        limits = np.iinfo(dtype)
+        low = limits.min if low is None else max(limits.min, low)
+        high = limits.max if high is None else min(limits.max, high)
+    if low is not None and array.min() < low:
+        raise InvalidInput(name, f"value {array.min():g} is below the minimum {low:g}")
+    if high is not None and array.max() > high:
+        raise InvalidInput(name, f"value {array.max():g} is above the maximum {high:g}")
 
 
 def _decode_image(name: str, value: Any) -> Array:
@@ -145,4 +153,10 @@ def _channels_first(array: Array, _step: Mapping[str, Any]) -> Array:
     return np.moveaxis(array, -1, 0)
 
 
-_STEPS = {"scale": _scale, "normalise": _normalise, "reshape": _reshape, "resize": _resize, "channels_first": _channels_first}
+_STEPS = {
+    "scale": _scale,
+    "normalise": _normalise,
+    "reshape": _reshape,
+    "resize": _resize,
+    "channels_first": _channels_first,
+}

@@ -17,29 +17,29 @@ NUM_PARTITIONS = 16
 
 EXPOSURES = pa.schema(
     [
-        ("time_us", pa.int64()),          # Unix time of the request, microseconds
+        ("time_us", pa.int64()),  # Unix time of the request, microseconds
         ("experiment", pa.string()),
         ("config_version", pa.string()),  # which weights were in force
-        ("unit", pa.string()),            # keyed hash, hex
+        ("unit", pa.string()),  # keyed hash, hex
         ("request_id", pa.string()),
         ("model", pa.string()),
-        ("variant", pa.string()),         # assigned
+        ("variant", pa.string()),  # assigned
         ("served_variant", pa.string()),  # the one that answered; differs only when an arm was dead
         ("version", pa.string()),
-        ("shadow", pa.bool_()),           # a mirrored copy: its answer reached nobody
-        ("status", pa.int16()),           # HTTP status, 0 when the client went away
+        ("shadow", pa.bool_()),  # a mirrored copy: its answer reached nobody
+        ("status", pa.int16()),  # HTTP status, 0 when the client went away
         ("latency_ms", pa.float64()),
-        ("label", pa.string()),           # predicted class, null where the answer has none
-        ("score", pa.float64()),          # its probability
+        ("label", pa.string()),  # predicted class, null where the answer has none
+        ("score", pa.float64()),  # its probability
     ]
 )
 
 OUTCOMES = pa.schema(
     [
         ("time_us", pa.int64()),
-        ("event_id", pa.string()),        # idempotency key: a second row of the same id does not count
-        ("unit", pa.string()),            # keyed hash, hex
-        ("request_id", pa.string()),      # null where the outcome is of the unit, not of one request
+        ("event_id", pa.string()),  # idempotency key: a second row of the same id does not count
+        ("unit", pa.string()),  # keyed hash, hex
+        ("request_id", pa.string()),  # null where the outcome is of the unit, not of one request
         ("metric", pa.string()),
         ("value", pa.float64()),
     ]

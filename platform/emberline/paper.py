@@ -65,7 +65,7 @@ class Manifest(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all that the paper holds; the time it was written is left out, so equal work has equal digests."""
+        """SHA-256 over all the paper holds but the time it was written, so equal work has equal digests."""
         return digest_of(self.model_dump(mode="json", exclude={"created"}))
 
     def as_ancestor(self) -> Ancestor:

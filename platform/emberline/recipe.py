@@ -231,10 +231,7 @@ def overlay(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         *parents, last = key.split(".")
         node: Any = result
         for part in parents:
-            if isinstance(node, dict):
-                node = node.setdefault(part, {})
-            else:
-                node = _list_item(node, part, key)
+            node = node.setdefault(part, {}) if isinstance(node, dict) else _list_item(node, part, key)
         if isinstance(node, list):
             _list_item(node, last, key)
             node[int(last)] = yaml.safe_load(text)
@@ -262,7 +259,9 @@ def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
 def _list_item(node: Any, part: str, key: str) -> Any:
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
-    raise InvalidSetting("--set", key, part, "an index that the list has" if isinstance(node, list) else "a key above it")
+    raise InvalidSetting(
+        "--set", key, part, "an index that the list has" if isinstance(node, list) else "a key above it"
+    )
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -39,7 +39,9 @@ class RunLog:
         """Appends one line; a single write of a short line is atomic, so processes may share the file."""
         if self.path is None:
             return
-        line = orjson.dumps({"time": time.time(), "event": name, **facts}, option=orjson.OPT_APPEND_NEWLINE, default=str)
+        line = orjson.dumps(
+            {"time": time.time(), "event": name, **facts}, option=orjson.OPT_APPEND_NEWLINE, default=str
+        )
         with self.path.open("ab", buffering=0) as file:
             file.write(line)
 

@@ -120,7 +120,9 @@ def require_free_port(port: int, what: str, host: str = "127.0.0.1") -> None:
             probe.bind((host, port))
         except OSError as error:
             raise EmberlineError(
-                f"port {port} is in use; {what} needs it", place=f"{host}:{port}", hint="stop what listens there, or choose another port"
+                f"port {port} is in use; {what} needs it",
+                place=f"{host}:{port}",
+                hint="stop what listens there, or choose another port",
             ) from error
 
 

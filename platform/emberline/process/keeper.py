@@ -1,7 +1,7 @@
 """Stands between a parent and a program it started, so that the program never outlives its parent.
 
-Run as a script, with the standard library alone: `python -I -S keeper.py LIFE_FD PID_FD GRACE_S COMMAND…`. It starts the
-command in a session of its own, reports its pid on PID_FD, passes SIGTERM and SIGINT on, and exits with its code. When
+Run as a script, with the standard library alone: `python -I -S keeper.py LIFE_FD PID_FD GRACE_S COMMAND…`. It starts
+the command in a session of its own, reports its pid on PID_FD, passes SIGTERM and SIGINT on, and exits with its code. When
 LIFE_FD reads end-of-file (the parent is gone, SIGKILL included) it sends SIGTERM, waits GRACE_S, then SIGKILL. Whatever
 the command leaves behind is adopted (PR_SET_CHILD_SUBREAPER) and killed, so a JVM's workers go with the JVM.
 """
@@ -28,7 +28,9 @@ def main() -> int:
     try:
         # the keeper has one thread, so its child may ask to die with it (the signal follows the *thread* that forked)
         child = subprocess.Popen(
-            command, start_new_session=True, preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            command,
+            start_new_session=True,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509 - no threads here
         )
     except OSError as error:
         os.write(pid_fd, f"error {error.errno} {error.strerror}\n".encode())
