@@ -57,6 +57,12 @@ class Child:
             self._life_fd = -1
         return code
 
+    def release(self) -> None:
+        """Lets the program live on after this process; from now on its own verb for stopping ends it."""
+        os.write(self._life_fd, b"r")
+        os.close(self._life_fd)
+        self._life_fd = -1
+
 
 def start(
     command: Sequence[str | Path],

@@ -2,8 +2,9 @@
 
 Run as a script, with the standard library alone: `python -I -S keeper.py LIFE_FD PID_FD GRACE_S COMMAND…`. It starts
 the command in a session of its own, reports its pid on PID_FD, passes SIGTERM and SIGINT on, and exits with its code. When
-LIFE_FD reads end-of-file (the parent is gone, SIGKILL included) it sends SIGTERM, waits GRACE_S, then SIGKILL. Whatever
-the command leaves behind is adopted (PR_SET_CHILD_SUBREAPER) and killed, so a JVM's workers go with the JVM.
+LIFE_FD reads end-of-file (the parent is gone, SIGKILL included) it sends SIGTERM, waits GRACE_S, then SIGKILL; a byte
+read from it instead releases the command, which then lives on without the parent. Whatever the command leaves behind is
+adopted (PR_SET_CHILD_SUBREAPER) and killed, so a JVM's workers go with the JVM.
 """
 
 import contextlib
@@ -54,11 +55,14 @@ def _wait(child: "subprocess.Popen[bytes]", life_fd: int, grace_s: float) -> Non
     """Returns when the child has ended, ending it once the parent is gone."""
     parent = os.getppid()
     deadline: float | None = None
+    released = False
     while child.poll() is None:
-        if deadline is None:
+        if released:
+            child.wait()
+        elif deadline is None:
             readable, _, _ = select.select([life_fd], [], [], _POLL_S)
-            # nothing is ever written to the pipe: readable means end-of-file
-            if readable or os.getppid() != parent:
+            released = bool(readable and os.read(life_fd, 1))
+            if not released and (readable or os.getppid() != parent):
                 child.terminate()
                 deadline = time.monotonic() + grace_s
         else:
