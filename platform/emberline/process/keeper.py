@@ -1,10 +1,10 @@
 """Stands between a parent and a program it started, so that the program never outlives its parent.
 
 Run as a script, with the standard library alone: `python -I -S keeper.py LIFE_FD PID_FD GRACE_S COMMAND…`. It starts
-the command in a session of its own, reports its pid on PID_FD, passes SIGTERM and SIGINT on, and exits with its code. When
-LIFE_FD reads end-of-file (the parent is gone, SIGKILL included) it sends SIGTERM, waits GRACE_S, then SIGKILL; a byte
-read from it instead releases the command, which then lives on without the parent. Whatever the command leaves behind is
-adopted (PR_SET_CHILD_SUBREAPER) and killed, so a JVM's workers go with the JVM.
+the command in a session of its own, reports its pid on PID_FD, passes SIGTERM and SIGINT on, and exits with its code.
+When LIFE_FD reads end-of-file (the parent is gone, SIGKILL included) it sends SIGTERM, waits GRACE_S, then SIGKILL; a
+byte read from it instead releases the command, which then lives on without the parent. Whatever the command leaves
+behind is adopted (PR_SET_CHILD_SUBREAPER) and killed, so a JVM's workers go with the JVM.
 """
 
 import contextlib
