@@ -1,0 +1,11 @@
+"""Rows that training, calibration and reports read, split once and for all.
+
+A data source is a function named by the recipe that returns `Splits`. `Rows` is map-style: a length, and a row by index
+as `(instance, label)`, where the instance is what a client would send (arrays or image bytes by input name). No torch.
+"""
+
+from emberline.data.order import order
+from emberline.data.rows import ArrayRows, Instance, Rows, Splits, rows_from_arrays
+from emberline.data.source import check_splits, load
+
+__all__ = ["ArrayRows", "Instance", "Rows", "Splits", "check_splits", "load", "order", "rows_from_arrays"]

@@ -1,0 +1,75 @@
+"""Rows: what a data source gives, row by row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from emberline.errors import InvalidSetting
+
+Instance = dict[str, Any]
+
+
+class Rows(Protocol):
+    """Map-style rows. Reading the same index gives the same row, in any process.
+
+    Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Instance, int]: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three disjoint sets of rows.
+
+    Attributes:
+        train: what the weights are fitted to.
+        validation: what choices are made by: gates, calibration of quantization, progress.
+        test: read by reports alone, once.
+    """
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRows:
+    """Rows held in memory: one array an input, rows along its first dimension."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Instance, int]:
+        return {name: values[index] for name, values in self.inputs.items()}, int(self.labels[index])
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ArrayRows":
+        return ArrayRows({name: values[indices] for name, values in self.inputs.items()}, self.labels[indices])
+
+
+def rows_from_arrays(name: str, x: ArrayLike, y: ArrayLike) -> ArrayRows:
+    """Rows of one input from arrays.
+
+    Args:
+        name: the input's name, as in the recipe's `preprocessing.inputs`.
+        x: values, one row along the first dimension.
+        y: whole numbers, the class of each row.
+
+    Raises:
+        InvalidSetting: lengths differ, or labels are no whole numbers in one dimension.
+    """
+    values, labels = np.asarray(x), np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        got = f"{labels.dtype} of shape {list(labels.shape)}"
+        raise InvalidSetting("rows_from_arrays", "y", got, "whole numbers in one dimension")
+    if len(values) != len(labels):
+        raise InvalidSetting("rows_from_arrays", "y", f"{len(labels)} labels", f"one for each of {len(values)} rows")
+    return ArrayRows({name: values}, labels.astype(np.int64))

@@ -1,0 +1,76 @@
+"""Calling the recipe's data source, and the checks that come before anything is trained on it."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from emberline.data.rows import Splits
+from emberline.errors import EmberlineError, InvalidSetting
+from emberline.recipe import Data
+
+
+def load(data: Data, search: Path | None) -> Splits:
+    """Calls `data.source` with its arguments.
+
+    Args:
+        search: folder of the recipe, put first on `sys.path` so that a user's modules beside it are found.
+
+    Raises:
+        InvalidSetting: module or function is not there, or what it returned are no `Splits`.
+        EmberlineError: the source failed, or a split has no rows.
+    """
+    if search is not None and str(search.resolve()) not in sys.path:
+        sys.path.insert(0, str(search.resolve()))
+    module_name, _, name = data.source.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        hint = f"modules beside the recipe are found: {search}" if search else "name an installed module"
+        raise InvalidSetting(
+            "data.source", "module", module_name, "a module that can be imported", hint=hint
+        ) from error
+    source = getattr(module, name, None)
+    if not callable(source):
+        raise InvalidSetting("data.source", "function", name, f"a function of {module_name}")
+    try:
+        splits = source(**data.arguments)
+    except EmberlineError:
+        raise
+    except Exception as error:
+        # a user's own code may fail in any way; which function it was is what helps
+        raise EmberlineError(
+            f"failed with {type(error).__name__}: {error}", place=f"data.source {data.source}"
+        ) from error
+    if not isinstance(splits, Splits):
+        raise InvalidSetting(data.source, "what it returned", type(splits).__name__, "emberline.data.Splits")
+    return splits
+
+
+def check_splits(splits: Splits, num_classes: int, place: str) -> None:
+    """Refuses splits that cannot be trained on: no rows, or labels (where a split tells them) out of range.
+
+    Args:
+        num_classes: classes of the model; 0 where the recipe names no labels, then only negative ones are refused.
+    """
+    for split in ("train", "validation"):
+        rows = getattr(splits, split)
+        if len(rows) == 0:
+            hint = "the source must return at least one row for training and one for validation"
+            raise EmberlineError(f"split {split!r} has zero rows", place=place, hint=hint)
+        labels = getattr(rows, "labels", None)
+        if labels is not None:
+            check_labels(np.asarray(labels), num_classes, f"{place}, split {split!r}")
+
+
+def check_labels(labels: "np.typing.NDArray[np.int64]", num_classes: int, place: str) -> None:
+    """Raises when a label is negative or no index of a class; names the first such row."""
+    limit = num_classes or np.iinfo(np.int64).max
+    bad = np.flatnonzero((labels < 0) | (labels >= limit))
+    if bad.size:
+        row = int(bad[0])
+        required = f"0 to {num_classes - 1}, an index into the recipe's labels," if num_classes else "0 or more"
+        raise InvalidSetting(place, f"label of row {row}", int(labels[row]), required)

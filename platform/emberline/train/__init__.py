@@ -1,0 +1,1 @@
+"""Elastic training: the same weights whatever workers came and went."""
