@@ -1,0 +1,361 @@
+"""The one loader of an artifact's packages, along their fallback chain.
+
+    load(folder, artifact.json) -> LoadedModel        numpy rows in, numpy rows out
+
+For each package of the chain, the preferred one first: is it made for this CPU and this torch; does it answer the probe
+in a process of its own (a missing instruction kills that process, not this one). Then it is loaded here. Whatever is
+passed over is reported with its reason. Nothing on the way imports torch's compiler, so a worker starts in the
+time that torch itself takes.
+
+Run as a script it reads such a question from standard input, probes one package and prints why it cannot be used.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Program = Callable[[Sequence[Array]], list[Array]]
+
+DESCRIPTION = "artifact.json"
+PROBE = "probe.json"
+THREADS_VARIABLE = "EMBER_THREADS"
+PROBE_TIMEOUT_S = 30.0
+# torch releases whose AOTIModelPackageLoader was tried with the arguments below; another one goes by the public loader,
+# which imports the compiler (seconds) and is the same otherwise
+FAST_LOADER_TORCH = ("2.13.0",)
+
+
+class NoUsablePackage(Exception):
+    """No package of the chain can run here; carries why, package by package."""
+
+    def __init__(self, folder: Path, skipped: Sequence[str]) -> None:
+        self.skipped = tuple(skipped)
+        reasons = "; ".join(skipped) or "the artifact has no packages"
+        super().__init__(f"{folder}: no package can run on this machine: {reasons}")
+
+
+class LoadedModel:
+    """A package ready to answer.
+
+    Attributes:
+        package: its entry of `artifact.json`.
+        skipped: one sentence for each package of the chain that was passed over.
+        inputs: dtype and row shape of each input, taken from the probe.
+    """
+
+    def __init__(
+        self, program: Program, package: Mapping[str, Any], inputs: tuple[Array, ...], skipped: tuple[str, ...]
+    ) -> None:
+        self._program = program
+        self.package = dict(package)
+        self.skipped = skipped
+        self.inputs = tuple((row.dtype, row.shape) for row in inputs)
+
+    def __call__(self, batch: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Raw outputs of a batch, one array an output; a batch above the package's `max_batch` goes in pieces.
+
+        A compiled package reads whatever memory it is given, so dtype and shape are checked here.
+
+        Raises:
+            ValueError: no rows, or an input of another dtype or shape than the model takes.
+        """
+        rows = self._check(batch)
+        limit = int(self.package["max_batch"])
+        pieces = [
+            self._program([_owned(array[start : start + limit]) for array in batch]) for start in range(0, rows, limit)
+        ]
+        if len(pieces) == 1:
+            return tuple(pieces[0])
+        return tuple(np.concatenate(outputs) for outputs in zip(*pieces, strict=True))
+
+    def _check(self, batch: tuple[Array, ...]) -> int:
+        if len(batch) != len(self.inputs):
+            raise ValueError(f"{len(batch)} inputs; {len(self.inputs)} are required")
+        rows = len(batch[0])
+        for position, (array, (dtype, shape)) in enumerate(zip(batch, self.inputs, strict=True)):
+            if array.dtype != dtype or array.shape[1:] != shape or len(array) != rows:
+                got = f"{array.dtype}{list(array.shape)}"
+                raise ValueError(f"input {position} is {got}; {dtype}{[rows, *shape]} is required")
+        if rows == 0:
+            raise ValueError("a batch of 0 rows; at least 1 is required")
+        return rows
+
+
+def load(
+    folder: Path,
+    description: Mapping[str, Any] | None = None,
+    *,
+    report: Callable[[str], None],
+    threads: int | None = None,
+) -> LoadedModel:
+    """The first package of the chain that this machine can run.
+
+    Args:
+        folder: where the packages and `probe.json` are.
+        description: the content of `artifact.json`; None reads it from `folder`.
+        report: is told of each package passed over and of what was loaded.
+        threads: threads per batch, for the whole process; None takes `EMBER_THREADS`, else leaves torch's default.
+
+    Raises:
+        NoUsablePackage: all were passed over.
+    """
+    described = read_json(folder / DESCRIPTION) if description is None else description
+    set_threads(threads)
+    inputs = probe_row(folder, described)
+    skipped: list[str] = []
+    for package in described["packages"]:
+        begin = time.monotonic()
+        reason = unfit(folder, package) or probe_apart(folder, described, package)
+        if reason is None:
+            program = open_program(folder, package, report)
+            for text in skipped:
+                report(f"passed over {text}")
+            took = time.monotonic() - begin
+            report(f"loaded {package['file']} ({package['backend']}, {package['precision']}) in {took:.2f} s")
+            return LoadedModel(program, package, inputs, tuple(skipped))
+        skipped.append(f"{package['file']}: {reason}")
+    raise NoUsablePackage(folder, skipped)
+
+
+def _owned(array: Array) -> Array:
+    """Rows in one contiguous, writable piece of memory, which is what torch takes over without a copy."""
+    return np.require(array, requirements=("C", "W"))
+
+
+def set_threads(threads: int | None) -> None:
+    """Threads per batch for the whole process, from the argument or from `EMBER_THREADS`."""
+    wanted = threads or int(os.environ.get(THREADS_VARIABLE) or 0)
+    if wanted:
+        torch.set_num_threads(wanted)
+
+
+def unfit(folder: Path, package: Mapping[str, Any]) -> str | None:
+    """Why a package must not be opened here, as far as its metadata tells; None when nothing speaks against it."""
+    if not (folder / package["file"]).is_file():
+        return "the file is missing"
+    missing = sorted(set(package.get("needs", ())) - cpu_flags())
+    if missing:
+        return f"this CPU lacks {', '.join(missing)}"
+    if package["backend"] == "aoti" and _minor(package.get("torch", "")) != _minor(torch.__version__):
+        return f"made with torch {package.get('torch') or 'unknown'}; this is {torch.__version__}"
+    return None
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU's flags as `/proc/cpuinfo` names them."""
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def open_program(folder: Path, package: Mapping[str, Any], report: Callable[[str], None]) -> Program:
+    """Opens one package, unprobed."""
+    path = str(folder / package["file"])
+    return _OPENERS[package["backend"]](path, report)
+
+
+def probe_row(folder: Path, described: Mapping[str, Any]) -> tuple[Array, ...]:
+    """The probe's instance as the model takes it: one row, no batch dimension."""
+    from ember_preprocessing import Preprocessing
+
+    row: tuple[Array, ...] = Preprocessing(described["preprocessing"])(read_json(folder / PROBE)["instance"])
+    return row
+
+
+def probe_here(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
+    """Opens a package and asks it the probe, in this process; why the answer is wrong, or None."""
+    probe = read_json(folder / PROBE)
+    program = open_program(folder, package, lambda _text: None)
+    outputs = program([array[np.newaxis] for array in probe_row(folder, described)])
+    got, expected = outputs[0].reshape(-1).astype(np.float64), np.asarray(probe["expected"], np.float64)
+    if got.shape != expected.shape:
+        return f"answers the probe with {got.size} numbers; {expected.size} are expected"
+    difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
+    if difference > probe["tolerance"]:
+        return f"answers the probe {difference:.3g} away from what is expected; {probe['tolerance']:.3g} is allowed"
+    return None
+
+
+def probe_apart(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
+    """The same in a process of its own, so that a missing instruction or a corrupted package cannot end this one.
+
+    A fork costs milliseconds, a fresh interpreter seconds of importing torch. Forking is safe only while no other
+    Python thread could hold a lock; a forked probe that hangs anyway is asked again in a fresh interpreter.
+    """
+    if threading.active_count() == 1:
+        verdict = _probe_forked(folder, described, package)
+        if verdict is not _HANGS:
+            return verdict
+    return _probe_fresh(folder, described, package)
+
+
+_HANGS = "the probe hangs"
+
+
+def _probe_forked(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
+    scratch = tempfile.mkdtemp(prefix="ember-probe-")  # a package unpacks itself; a killed child leaves that behind
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        _answer_and_exit(folder, described, package, write, scratch)
+    os.close(write)
+    try:
+        content = _read_all(read, PROBE_TIMEOUT_S)
+        if content is None:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    finally:
+        os.close(read)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _HANGS if content is None else _verdict(os.waitstatus_to_exitcode(status), content)
+
+
+def _answer_and_exit(
+    folder: Path, described: Mapping[str, Any], package: Mapping[str, Any], write: int, scratch: str
+) -> None:
+    """The forked child: one thread, no way back into the parent's program."""
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ["TMPDIR"] = scratch
+        torch.set_num_threads(1)
+        os.write(write, _describe_probe(folder, described, package))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _probe_fresh(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
+    question = json.dumps({"folder": str(folder.resolve()), "described": dict(described), "package": dict(package)})
+    with tempfile.TemporaryDirectory(prefix="ember-probe-") as scratch:
+        try:
+            done = subprocess.run(
+                [sys.executable, __file__],
+                input=question.encode(),
+                capture_output=True,
+                timeout=2 * PROBE_TIMEOUT_S,
+                check=False,
+                env={**os.environ, "TMPDIR": scratch, THREADS_VARIABLE: "1"},
+            )
+        except subprocess.TimeoutExpired:
+            return f"gave the probe no answer within {2 * PROBE_TIMEOUT_S:g} s"
+    return _verdict(done.returncode, done.stdout)
+
+
+def _describe_probe(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> bytes:
+    """`probe_here` as bytes; a package that cannot be opened is a reason like any other."""
+    try:
+        reason = probe_here(folder, described, package)
+    except Exception as error:  # noqa: BLE001 - whatever a foreign runtime raises becomes the reported reason
+        reason = f"cannot be opened: {' '.join(str(error).split())[:300]}"
+    return json.dumps({"reason": reason}).encode()
+
+
+def _verdict(exit_code: int, content: bytes) -> str | None:
+    if exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"the probe died of {signal.Signals(-exit_code).name}"
+    if exit_code != 0 or not content:
+        return f"the probe ended with exit code {exit_code}"
+    reason: str | None = json.loads(content)["reason"]
+    return reason
+
+
+def _read_all(descriptor: int, timeout_s: float) -> bytes | None:
+    """All bytes until the other side closes; None when that takes longer."""
+    deadline = time.monotonic() + timeout_s
+    content = b""
+    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        piece = os.read(descriptor, 1 << 16)
+        if not piece:
+            return content
+        content += piece
+    return None
+
+
+def _open_aoti(path: str, report: Callable[[str], None]) -> Program:
+    release = torch.__version__.partition("+")[0]
+    if release in FAST_LOADER_TORCH:
+        # private, hence the guard: the public loader is the same object behind two seconds of imports
+        single_threaded, runners, device = False, 1, -1
+        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", single_threaded, runners, device)  # noqa: SLF001
+    else:
+        report(f"torch {release} is not among {', '.join(FAST_LOADER_TORCH)}: loading by way of its compiler, slower")
+        from torch._inductor import aoti_load_package  # what the guard above spares
+
+        loader = aoti_load_package(path).loader  # type: ignore[no-untyped-call]
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        outputs = loader.boxed_run([torch.from_numpy(array) for array in arrays])
+        return [output.numpy() for output in outputs]
+
+    return run
+
+
+def _open_onnx(path: str, _report: Callable[[str], None]) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        return list(session.run(None, dict(zip(names, arrays, strict=True))))
+
+    return run
+
+
+def _open_exported(path: str, _report: Callable[[str], None]) -> Program:
+    """The interpreted program: slower than any other, at home on any CPU."""
+    module = torch.export.load(path).module()
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        with torch.inference_mode():
+            answer = module(*[torch.from_numpy(array) for array in arrays])
+        outputs = answer if isinstance(answer, tuple | list) else (answer,)
+        return [output.numpy() for output in outputs]
+
+    return run
+
+
+_OPENERS: dict[str, Callable[[str, Callable[[str], None]], Program]] = {
+    "aoti": _open_aoti,
+    "onnx": _open_onnx,
+    "exported": _open_exported,
+}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    set_threads(None)
+    sys.stdout.buffer.write(_describe_probe(Path(asked["folder"]), asked["described"], asked["package"]))
