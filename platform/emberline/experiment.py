@@ -23,6 +23,8 @@ TOTAL_WEIGHT = 10_000
 
 Phase = Literal["Pending", "Shadow", "Ramping", "Paused", "Shipped", "RolledBack", "Invalid"]
 
+TERMINAL: frozenset[Phase] = frozenset({"Shipped", "RolledBack", "Invalid"})
+
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -33,6 +35,18 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     raise ValueError("a duration such as 90s, 2h or 7d is required")
+
+
+def parse_duration(text: str, place: str) -> float:
+    """Seconds of an option such as 90s, 10m, 2h or 7d.
+
+    Raises:
+        InvalidSetting: it is none.
+    """
+    try:
+        return float(_seconds(text))
+    except ValueError as error:
+        raise InvalidSetting("command line", place, text, "a duration such as 90s, 10m or 2h") from error
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
@@ -82,7 +96,13 @@ class Guardrail(Metric):
 
 
 class Until(Frozen):
-    """When a ramp step ends. Without a condition but `max_wait`, the step lasts that long."""
+    """When a ramp step ends. Without a condition but `max_wait`, the step lasts that long.
+
+    Attributes:
+        min_units: units seen in this step, over all variants.
+        disagreement_below: the shadow's share of differing labels is certified to be below this.
+        max_wait: a condition not met by then leaves the experiment inconclusive, and traffic goes back to the control.
+    """
 
     min_units: Annotated[int, Field(ge=1)] | None = None
     disagreement_below: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -113,6 +133,8 @@ class Spec(Frozen):
     guardrails: tuple[Guardrail, ...] = ()
     ramp: Annotated[tuple[RampStep, ...], Field(min_length=1)]
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    planned_units: Annotated[int, Field(ge=2)] | None = None
+    """Units of both variants at which intervals are narrowest; `emberline plan` computes it. 5,000 when absent."""
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -125,6 +147,10 @@ class Spec(Frozen):
             raise ValueError("weights of a ramp never fall: treated units stay treated")
         if not weights:
             raise ValueError("a ramp needs at least one step with a weight")
+        if weights[-1] == TOTAL_WEIGHT:
+            raise ValueError(f"a step with weight {TOTAL_WEIGHT} has no control to compare with; shipping does that")
+        if self.ramp[-1].weight is None:
+            raise ValueError("the last step of a ramp has a weight: it asks the primary metric")
         return self
 
     @property
@@ -140,6 +166,20 @@ class Metadata(Frozen):
     name: Name
 
 
+class Window(Frozen):
+    """Which rows belong to one ramp step: those with its configuration, from `since` on.
+
+    Attributes:
+        since: Unix time, seconds, at which the routers were seen to have taken the configuration.
+        until: Unix time at which the verdict fell; None while the step goes on.
+    """
+
+    config_version: str
+    step: int
+    since: float
+    until: float | None = None
+
+
 class Status(Frozen):
     """Written by rollout only.
 
@@ -147,9 +187,11 @@ class Status(Frozen):
         step: index into the ramp.
         weights: out of 10,000, by variant name, in the order of the variants.
         shadow: share of live requests mirrored to the treatment.
-        since: Unix time at which this step began, seconds; observations of a step begin here.
-        revision: counts status changes; part of the configuration version that routers report.
+        since: Unix time at which this step began, seconds; observations of a step begin here. 0 while routers have
+            not confirmed the step's configuration yet.
+        revision: counts what routers have to change; part of the configuration version that they report.
         spec_digest: of the spec this status was made for; a change in mid-flight makes the experiment invalid.
+        judged: the step that the verdict was passed on, once there is one.
     """
 
     phase: Phase = "Pending"
@@ -160,6 +202,7 @@ class Status(Frozen):
     revision: int = 0
     reason: str = ""
     spec_digest: str = ""
+    judged: Window | None = None
 
 
 class Experiment(Frozen):
@@ -179,6 +222,20 @@ class Experiment(Frozen):
     def config_version(self) -> str:
         """What routers put into the `x-config-version` header and each exposure."""
         return f"{self.name}-{self.status.revision}-{self.spec_digest[:8]}"
+
+    @property
+    def terminal(self) -> bool:
+        """Nothing moves any more."""
+        return self.status.phase in TERMINAL
+
+    @property
+    def window(self) -> Window | None:
+        """The rows to look at: of the current ramp step, or of the one that was judged; None before there are any."""
+        if self.terminal or self.status.phase == "Pending":
+            return self.status.judged
+        if not self.status.since:
+            return None
+        return Window(config_version=self.config_version, step=self.status.step, since=self.status.since)
 
     @property
     def weights(self) -> tuple[int, ...]:
