@@ -1,0 +1,192 @@
+"""What all of Emberline's handlers share: a batch of bodies in, a batch of answers out, each row on its own account.
+
+A handler file says how it reads a body that is not JSON (`TensorHandler`, `ImageHandler`) or overrides more of it. A
+user's own handler may subclass `EmberHandler` too: `from ember_handler import EmberHandler`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ember_packages
+import ember_prediction
+import ember_protocol
+import ember_reader
+import ember_worker
+import numpy as np
+import orjson
+from ember_prediction import NotFinite, Prediction
+from ember_preprocessing import Array, InvalidInput, Preprocessing, stack
+from ts.context import Context
+
+log = logging.getLogger("emberline.handler")
+log.setLevel(logging.INFO)  # what was loaded belongs in the worker's log, whatever the root logger is set to
+
+JSON = "application/json"
+BODY_NAMES = ("body", "data")  # TorchServe's names for a body, raw and as the customary form field
+
+
+@dataclass
+class Job:
+    """One request of a batch on its way through.
+
+    Attributes:
+        rows: the model's inputs, an instance each.
+    """
+
+    index: int
+    request: ember_protocol.Request
+    rows: list[tuple[Array, ...]]
+
+
+class EmberHandler:
+    """Loads the archive's package and answers batches; TorchServe calls `initialize` once, then `handle`.
+
+    Attributes:
+        description: the archive's `artifact.json`.
+        model: the loaded package; its first output is the one that is answered.
+    """
+
+    description: Mapping[str, Any]
+    preprocessing: Preprocessing
+    labels: Sequence[str]
+    model: ember_packages.LoadedModel
+
+    def initialize(self, context: Context) -> None:
+        """Loads the first package of the chain that answers the archive's probe as it should.
+
+        Raises:
+            NoUsablePackage: there is none, so this worker must not become ready.
+        """
+        ember_worker.settle()
+        ember_reader.install()
+        folder = Path(context.system_properties["model_dir"])
+        self.description = orjson.loads((folder / ember_packages.DESCRIPTION).read_bytes())
+        self.preprocessing = Preprocessing(self.description["preprocessing"])
+        self.labels = self.description["labels"]
+        self.model = ember_packages.load(folder, self.description, report=log.info)
+        self._warm_up(orjson.loads((folder / ember_packages.PROBE).read_bytes()))
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
+        """Answers each request of a batch; one that cannot be answered gets a status of its own, its neighbours theirs.
+
+        Args:
+            data: parameters of each request by name, as TorchServe has them.
+        """
+        answers: list[bytes] = [b""] * len(data)
+        jobs = []
+        for index, parameters in enumerate(data):
+            context.set_response_content_type(index, JSON)
+            try:
+                request = self.parse(parameters)
+                jobs.append(Job(index, request, self.prepare(request)))
+            except InvalidInput as error:
+                answers[index] = self._refuse(context, index, error)
+        for job, outputs in self._infer(jobs):
+            answers[job.index] = self._answer(context, job, outputs)
+        return answers
+
+    def parse(self, parameters: Mapping[str, Any]) -> ember_protocol.Request:
+        """What one request asks for: a body, or a form with a field for each input.
+
+        Raises:
+            InvalidInput: names the field that cannot be used.
+        """
+        inputs = {spec["name"] for spec in self.preprocessing.inputs}
+        body = next((name for name in BODY_NAMES if name in parameters and name not in inputs), None)
+        if body is None:
+            if not parameters:
+                raise InvalidInput("body", "is empty; a JSON object is required")
+            return ember_protocol.Request("single", ({name: self.field(part) for name, part in parameters.items()},))
+        foreign = set(parameters) - {body}
+        if foreign:
+            raise InvalidInput(min(foreign), "is sent beside the body; inputs belong inside of it")
+        return self.body(parameters[body])
+
+    def body(self, body: Any) -> ember_protocol.Request:
+        """A whole body; handlers that take other than JSON override this."""
+        return ember_protocol.parse(body)
+
+    def field(self, part: Any) -> Any:
+        """One field of a form."""
+        return ember_protocol.load_json(part)
+
+    def prepare(self, request: ember_protocol.Request) -> list[tuple[Array, ...]]:
+        """Each instance as the model takes it.
+
+        Raises:
+            InvalidInput: names the instance and field.
+        """
+        rows = []
+        for number, instance in enumerate(request.instances):
+            try:
+                row = self.preprocessing(instance)
+                self._check_shapes(row)
+            except InvalidInput as error:
+                raise InvalidInput(request.place(number, error.field), error.fact) from error
+            rows.append(row)
+        return rows
+
+    def interpret(self, outputs: Array) -> Prediction:
+        """One row of the model's raw outputs, as it is answered."""
+        return ember_prediction.interpret(outputs, self.labels)
+
+    def _infer(self, jobs: list[Job]) -> list[tuple[Job, Array | None]]:
+        """Raw outputs of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
+        if not jobs:
+            return []
+        outputs = self._run_rows([row for job in jobs for row in job.rows])
+        if outputs is not None:
+            ends = np.cumsum([len(job.rows) for job in jobs])[:-1]
+            return list(zip(jobs, np.split(outputs, ends), strict=True))
+        if len(jobs) == 1:
+            return [(jobs[0], None)]
+        return [(job, self._run_rows(job.rows)) for job in jobs]
+
+    def _run_rows(self, rows: list[tuple[Array, ...]]) -> Array | None:
+        """Raw outputs, a row each; None when the model failed, which is logged with its traceback."""
+        try:
+            outputs = self.model(stack(rows))[0]
+        except Exception:
+            # a compiled or a user's model may raise anything; the client is told that it failed, the log is told why
+            log.exception("the model failed on a batch of %d rows", len(rows))
+            return None
+        if len(outputs) != len(rows):
+            log.error("the model answered %d rows with outputs of shape %s", len(rows), outputs.shape)
+            return None
+        return outputs
+
+    def _answer(self, context: Context, job: Job, outputs: Array | None) -> bytes:
+        if outputs is None:
+            return self._fail(context, job.index, "the model failed on this input; the server's log has the reason")
+        try:
+            predictions = [self.interpret(row) for row in outputs]
+            version = str(context.manifest["model"]["modelVersion"])
+            return ember_protocol.render(job.request, predictions, context.model_name, version)
+        except InvalidInput as error:  # an output was asked for that there is not
+            return self._refuse(context, job.index, error)
+        except NotFinite:
+            return self._fail(context, job.index, "the model's outputs are not finite for this input")
+
+    def _refuse(self, context: Context, index: int, error: InvalidInput) -> bytes:
+        context.set_response_status(code=400, phrase="Bad Request", idx=index)
+        return ember_protocol.render_error(str(error), error.field)
+
+    def _fail(self, context: Context, index: int, text: str) -> bytes:
+        context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
+        return ember_protocol.render_error(text)
+
+    def _check_shapes(self, row: tuple[Array, ...]) -> None:
+        """Refuses what would not stack, such as an image of another size where nothing resizes it."""
+        for spec, array, (_dtype, shape) in zip(self.preprocessing.inputs, row, self.model.inputs, strict=True):
+            if array.shape != shape:
+                raise InvalidInput(
+                    spec["name"], f"shape is {list(array.shape)} after preprocessing; {list(shape)} is required"
+                )
+
+    def _warm_up(self, probe: Mapping[str, Any]) -> None:
+        """The first call of a package is slow, and shows what would fail each later one, such as too few labels."""
+        row = self.preprocessing(probe["instance"])
+        self.interpret(self.model(stack([row]))[0][0])
