@@ -1,0 +1,234 @@
+"""Signatures of archives: OpenSSF model signing with a key pair of one's own.
+
+`<archive>.sig` beside an archive is a Sigstore bundle over its SHA-256, which the `model_signing` command can verify
+too: `model_signing verify key <archive> --signature <archive>.sig --public-key signing.pub`.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emberline import storage
+from emberline.errors import EmberlineError, MissingFile
+
+PRIVATE_KEY = "signing.key"
+PUBLIC_KEY = "signing.pub"
+_MAX_SIGNATURE_BYTES = 1 << 20
+_PRIVATE_MODE = 0o600
+
+
+class UnsignedArchive(EmberlineError):
+    """There is no signature beside the archive."""
+
+    def __init__(self, archive: Path) -> None:
+        super().__init__(
+            f"is not signed; {signature_of(archive).name} is required beside it",
+            place=archive,
+            hint="sign it by `emberline archive`, or copy the signature along with the archive",
+        )
+
+
+class AlteredArchive(EmberlineError):
+    """The archive is not the file that was signed."""
+
+    def __init__(self, archive: Path, got: str, signed: str) -> None:
+        super().__init__(
+            f"was altered after it was signed: SHA-256 is {got}; the signature requires {signed}",
+            place=archive,
+            hint="do not use it; copy it again from where it was made, or make it again by `emberline archive`",
+        )
+
+
+class AlteredSignature(EmberlineError):
+    """The signature file itself cannot be trusted."""
+
+    def __init__(self, signature: Path, why: str) -> None:
+        super().__init__(
+            f"is no valid signature: {why}",
+            place=signature,
+            hint="copy it again from where it was made, or sign anew by `emberline archive`",
+        )
+
+
+class WrongKey(EmberlineError):
+    """The archive was signed with another key than the one given."""
+
+    def __init__(self, archive: Path, got: str, required: str, public_key: Path) -> None:
+        super().__init__(
+            f"was signed with key {got[:16]}; key {required[:16]} ({public_key}) is required",
+            place=archive,
+            hint="give the folder with its signer's public key by --keys, if you trust that signer",
+        )
+
+
+class InvalidKey(EmberlineError):
+    """A key file holds no key that signs archives."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A key pair's files.
+
+    Attributes:
+        fingerprint: SHA-256 of the public key's PEM, as signatures name it.
+    """
+
+    private: Path
+    public: Path
+    fingerprint: str
+
+
+def create_keys(folder: Path) -> Keys:
+    """Makes a P-256 key pair; the private half is readable by its owner alone.
+
+    Raises:
+        EmberlineError: there is one already; a lost private key cannot be made again, so none is ever replaced.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
+    for path in (private, public):
+        if path.exists():
+            raise EmberlineError("is there already and is not replaced", place=path, hint="name another folder: --keys")
+    key = ec.generate_private_key(ec.SECP256R1())
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        file.flush()
+        os.fsync(descriptor)
+    pem = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    storage.write_bytes(public, pem)
+    return Keys(private, public, hashlib.sha256(pem).hexdigest())
+
+
+def read_keys(folder: Path) -> Keys:
+    """The key pair of a folder.
+
+    Raises:
+        MissingFile: half of it or all is missing.
+        InvalidKey: a file holds no usable key, or the private one can be read by others.
+    """
+    private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
+    if not private.is_file():
+        raise MissingFile(private, "the private key", hint=f"emberline keys --keys {folder}")
+    mode = private.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise InvalidKey(
+            f"can be read by others (mode {mode:o}); {_PRIVATE_MODE:o} is required",
+            place=private,
+            hint=f"chmod {_PRIVATE_MODE:o} {private}",
+        )
+    return Keys(private, public, fingerprint(public))
+
+
+def fingerprint(public_key: Path) -> str:
+    """What signatures name a public key by.
+
+    Raises:
+        MissingFile: there is no such file.
+        InvalidKey: it holds no elliptic-curve public key.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if not public_key.is_file():
+        raise MissingFile(public_key, "the public key", hint=f"emberline keys --keys {public_key.parent}")
+    try:
+        key = serialization.load_pem_public_key(public_key.read_bytes())
+    except ValueError as error:
+        raise InvalidKey("holds no public key", place=public_key, hint="emberline keys makes one") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidKey("is no elliptic-curve key", place=public_key, hint="emberline keys makes one")
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(pem).hexdigest()
+
+
+def signature_of(archive: Path) -> Path:
+    """Where an archive's signature is."""
+    return archive.with_name(f"{archive.name}.sig")
+
+
+def sign(archive: Path, keys: Keys) -> Path:
+    """Signs an archive; the signature replaces an older one whole.
+
+    Returns:
+        The signature's path.
+    """
+    from model_signing import signing as openssf
+
+    signature = signature_of(archive)
+    partial = signature.with_name(f".{signature.name}.{os.getpid()}.partial")
+    try:
+        openssf.Config().use_elliptic_key_signer(private_key=keys.private).sign(archive, partial)
+        storage.write_bytes(signature, partial.read_bytes())
+    except ValueError as error:
+        raise InvalidKey(str(error), place=keys.private, hint="emberline keys makes one") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return signature
+
+
+def verify(archive: Path, public_key: Path) -> str:
+    """Checks that an archive is, byte for byte, what the owner of the key signed. Nothing of it is unpacked.
+
+    Returns:
+        The key's fingerprint.
+
+    Raises:
+        MissingFile: the archive or the key is not there.
+        UnsignedArchive, WrongKey, AlteredSignature, AlteredArchive: what exactly is wrong.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from model_signing import verifying
+
+    if not archive.is_file():
+        raise MissingFile(archive, "the archive", hint="emberline archive makes archives")
+    signature = signature_of(archive)
+    if not signature.is_file():
+        raise UnsignedArchive(archive)
+    required = fingerprint(public_key)
+    named, signed = _read_bundle(signature)
+    if named != required:
+        raise WrongKey(archive, named, required, public_key)
+    # model_signing tells altered content and a broken bundle by the same exception: the content is looked at first
+    got = _sha256(archive)
+    if got != signed:
+        raise AlteredArchive(archive, got, signed)
+    try:
+        verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(archive, signature)
+    except InvalidSignature as error:
+        raise AlteredSignature(signature, "its content does not match the key's seal") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise AlteredSignature(signature, " ".join(str(error).split())) from error
+    return required
+
+
+def _read_bundle(signature: Path) -> tuple[str, str]:
+    """The key and the SHA-256 that a bundle names: unproven until `model_signing` has verified it."""
+    if signature.stat().st_size > _MAX_SIGNATURE_BYTES:
+        raise AlteredSignature(signature, f"larger than {_MAX_SIGNATURE_BYTES} bytes")
+    try:
+        bundle: Any = json.loads(signature.read_bytes())
+        statement: Any = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True))
+        (resource,) = statement["predicate"]["resources"]
+        return str(bundle["verificationMaterial"]["publicKey"]["hint"]), str(resource["digest"])
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
+        raise AlteredSignature(signature, "no Sigstore bundle of one signed file") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
