@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a failure a user can act on (printed as `error:` and `hint
 some other way it declares itself (training ended by a preemption notice).
 """
 
+import contextlib
 import sys
 
 from cyclopts import App
@@ -49,6 +50,8 @@ for _verb, _target in VERBS.items():
 
 def main() -> None:
     """Entry point of the `emberline` command."""
+    if not sys.argv[1:] or sys.argv[1] in {"--help", "-h"}:
+        _load_help()
     try:
         result = app(exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -60,6 +63,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _load_help() -> None:
+    """Loads all verbs' modules, whose docstrings the list of verbs shows; they are light, stages load when called."""
+    for verb in VERBS:
+        with contextlib.suppress(ImportError):
+            app[verb]
 
 
 def _print_error(text: str, hint: str | None) -> None:

@@ -50,7 +50,7 @@ class Demo:
         outcome = work()
         seconds = time.monotonic() - started
         self.rows.append((name, outcome, seconds))
-        self.log.event("stage", name=name, outcome=outcome, seconds=seconds)
+        self.log.event("stage", stage=name, outcome=outcome, seconds=seconds)
 
 
 def run_demo(settings: Settings, report: Path, *, keep: bool) -> None:
