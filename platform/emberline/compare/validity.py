@@ -1,0 +1,53 @@
+"""What makes a comparison worthless whatever its numbers say: invalid, never a reason to stop a version."""
+
+from collections.abc import Iterator
+
+from emberline.compare.observations import Observations
+from emberline.compare.sample_ratio import sample_ratio_p
+from emberline.experiment import TOTAL_WEIGHT, Experiment, RampStep
+
+SAMPLE_RATIO_ALPHA = 0.01
+SPEC_CHANGED = "the experiment's spec was changed while it ran; give the changed one a new name"
+_MISSING_SHARE = 0.01
+_IN_FLIGHT = 200  # requests that are counted but may not be logged yet
+
+
+def spec_changed(experiment: Experiment) -> bool:
+    """Whether the spec is another than the one that the status was made for."""
+    return bool(experiment.status.spec_digest) and experiment.status.spec_digest != experiment.spec_digest
+
+
+def step_weights(experiment: Experiment, step: RampStep) -> dict[str, int]:
+    """Weights by variant, treatment first; a shadow step sends everybody to the control."""
+    treated = step.weight or 0
+    return {experiment.spec.treatment.name: treated, experiment.spec.control.name: TOTAL_WEIGHT - treated}
+
+
+def ratio_p(experiment: Experiment, step: RampStep, seen: Observations) -> float | None:
+    """The sample-ratio test's p-value; None in a step with one arm."""
+    weights = step_weights(experiment, step)
+    if step.weight is None:
+        return None
+    shares = [weight / TOTAL_WEIGHT for weight in weights.values()]
+    return sample_ratio_p([seen.arm(name).units for name in weights], shares)
+
+
+def objections(experiment: Experiment, step: RampStep, seen: Observations) -> Iterator[str]:
+    """One sentence for each thing that makes the observations worthless."""
+    weights = step_weights(experiment, step)
+    for name in sorted(set(seen.arms) - set(weights)):
+        yield f"{seen.arm(name).units} units were assigned to {name!r}, a variant that the experiment does not have"
+    if seen.crossed:
+        yield f"{seen.crossed} units were seen in both variants under one configuration"
+    for name, weight in weights.items():
+        if weight == 0 and seen.arm(name).units:
+            yield f"{seen.arm(name).units} units were assigned to {name}, whose weight is 0"
+    p = ratio_p(experiment, step, seen)
+    if p is not None and p < SAMPLE_RATIO_ALPHA:
+        counts = ", ".join(f"{seen.arm(name).units} {name}" for name in weights)
+        promised = ":".join(str(weight) for weight in weights.values())
+        yield f"sample-ratio mismatch: {counts} where {promised} was promised (p = {p:.2g})"
+    for name, routed in (seen.routed or {}).items():
+        missing = routed - seen.arm(name).requests
+        if missing > _IN_FLIGHT and missing > _MISSING_SHARE * routed:
+            yield f"{missing} of {routed} requests routed to {name} left no exposure"
