@@ -107,9 +107,7 @@ def create_keys(folder: Path) -> Keys:
         )
         file.flush()
         os.fsync(descriptor)
-    pem = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     storage.write_bytes(public, pem)
     return Keys(private, public, hashlib.sha256(pem).hexdigest())
 
@@ -172,7 +170,8 @@ def sign(archive: Path, keys: Keys) -> Path:
     signature = signature_of(archive)
     partial = signature.with_name(f".{signature.name}.{os.getpid()}.partial")
     try:
-        openssf.Config().use_elliptic_key_signer(private_key=keys.private).sign(archive, partial)
+        config: Any = openssf.Config()  # type: ignore[no-untyped-call]  # its constructor lacks an annotation
+        config.use_elliptic_key_signer(private_key=keys.private).sign(archive, partial)
         storage.write_bytes(signature, partial.read_bytes())
     except ValueError as error:
         raise InvalidKey(str(error), place=keys.private, hint="emberline keys makes one") from error
@@ -208,7 +207,8 @@ def verify(archive: Path, public_key: Path) -> str:
     if got != signed:
         raise AlteredArchive(archive, got, signed)
     try:
-        verifying.Config().use_elliptic_key_verifier(public_key=public_key).verify(archive, signature)
+        config: Any = verifying.Config()  # type: ignore[no-untyped-call]  # its constructor lacks an annotation
+        config.use_elliptic_key_verifier(public_key=public_key).verify(archive, signature)
     except InvalidSignature as error:
         raise AlteredSignature(signature, "its content does not match the key's seal") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,78 @@
+"""What goes into an archive: the handler, the packages, and the papers that say what it is."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from emberline import assets
+from emberline.archivefile import CARD, LINEAGE
+from emberline.artifact import DESCRIPTION, PROBE, Artifact
+from emberline.errors import EmberlineError, MissingFile
+from emberline.paper import Manifest, manifest_bytes
+from emberline.recipe import Archive
+
+# keys of request bodies: an input of that name could not be told from them
+RESERVED_INPUTS = ("inputs", "instances")
+SHARED_PREFIX = "ember_"
+
+
+def stage(folder: Path, artifact: Path, manifest: Manifest, description: Artifact, settings: Archive) -> None:
+    """Puts all files but the handler's own into `folder`, flat, as TorchServe unpacks them.
+
+    Raises:
+        EmberlineError: the artifact cannot be served.
+    """
+    check_servable(artifact, description)
+    for name in (DESCRIPTION, PROBE, *(package.file for package in description.packages)):
+        shutil.copyfile(artifact / name, folder / name)
+    for module in sorted(assets.folder("handlers").glob(f"{SHARED_PREFIX}*.py")):
+        shutil.copyfile(module, folder / module.name)
+    (folder / LINEAGE).write_bytes(manifest_bytes(manifest))
+    card = model_card(manifest, description, settings)
+    (folder / CARD).write_bytes(orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def check_servable(artifact: Path, description: Artifact) -> None:
+    """Refuses an artifact that no handler could serve."""
+    if not description.packages:
+        raise EmberlineError(
+            "has weights and no package to serve", place=artifact, hint="emberline compress exports packages"
+        )
+    for package in description.packages:
+        if Path(package.file).name != package.file:
+            raise EmberlineError(
+                f"package {package.file} is in a folder of its own; TorchServe's are flat", place=artifact
+            )
+    if not (artifact / PROBE).is_file():
+        raise MissingFile(artifact / PROBE, "the probe", hint="emberline compress writes one")
+    for spec in description.preprocessing.inputs:
+        if spec.name in RESERVED_INPUTS:
+            raise EmberlineError(
+                f"an input is named {spec.name!r}, which request bodies use otherwise",
+                place=artifact,
+                hint="name it otherwise in the recipe: preprocessing.inputs",
+            )
+
+
+def model_card(manifest: Manifest, description: Artifact, settings: Archive) -> dict[str, Any]:
+    """What a person who finds the archive wants to know; the same artifact always gives the same card."""
+    parent = {ancestor.kind: ancestor.name for ancestor in reversed(manifest.lineage)}
+    version = settings.versions.get(manifest.name, "")
+    return {
+        "model": settings.model,
+        "version": version,
+        "licence": settings.licence,
+        "artifact": {"name": manifest.name, "digest": manifest.digest, "created": manifest.created},
+        "run": parent.get("run"),
+        "recipe": manifest.recipe,
+        "code": manifest.code,
+        "factory": description.model.factory,
+        "inputs": [spec.model_dump(mode="json") for spec in description.preprocessing.inputs],
+        "labels": list(description.labels),
+        "data": {key: value for key, value in manifest.facts.items() if key.startswith("data")},
+        "packages": [package.model_dump(mode="json") for package in description.packages],
+        "measurement": None if description.measurement is None else description.measurement.model_dump(mode="json"),
+        "stages": list(description.stages),
+    }

@@ -1,0 +1,101 @@
+"""Which handler an archive gets: one of emberline's by what the model takes, or the user's own once it was checked."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+from emberline import assets, process
+from emberline.archive.contents import SHARED_PREFIX
+from emberline.errors import EmberlineError, InvalidSetting, MissingFile
+from emberline.recipe import Preprocessing
+
+_INSPECTION = Path(__file__).with_name("inspection.py")
+_INSPECTION_TIMEOUT_S = 120
+# names of TorchServe's own handlers: an error in a file of that name would be answered by starting those instead
+_BUILT_IN = (
+    "base_handler",
+    "dali_image_classifier",
+    "image_classifier",
+    "image_segmenter",
+    "object_detector",
+    "text_classifier",
+    "text_handler",
+    "trt_llm_handler",
+    "vision_handler",
+    "vllm_handler",
+)
+
+
+class UnusableHandler(EmberlineError):
+    """A user's handler file that TorchServe could not serve from the archive."""
+
+
+def choose(setting: str, preprocessing: Preprocessing, search: Path) -> Path:
+    """The handler's file.
+
+    Args:
+        setting: `auto`, `tensor`, `image`, or a path.
+        search: folder of the recipe, which a path starts from.
+
+    Raises:
+        InvalidSetting: the handler cannot take the model's inputs.
+        MissingFile: there is no such file.
+    """
+    kinds = [spec.kind for spec in preprocessing.inputs]
+    chosen = ("image" if "image" in kinds else "tensor") if setting == "auto" else setting
+    if chosen == "tensor" and "image" in kinds:
+        raise InvalidSetting("recipe", "archive.handler", setting, "`image` or `auto`, as an input is an image,")
+    if chosen == "image" and kinds[0] != "image":
+        raise InvalidSetting("recipe", "archive.handler", setting, "`tensor` or `auto`, as the first input is none,")
+    if chosen in ("tensor", "image"):
+        return assets.folder("handlers") / f"{chosen}_handler.py"
+    path = search / setting
+    if not path.is_file():
+        raise MissingFile(
+            path, "the handler", hint="archive.handler is auto, tensor, image, or a path beside the recipe"
+        )
+    return path
+
+
+def is_own(path: Path) -> bool:
+    """Whether a handler is the user's and not one of emberline's."""
+    return path.resolve().parent != assets.folder("handlers").resolve()
+
+
+def check(path: Path, files: Path) -> None:
+    """Imports a user's handler as TorchServe will: in a process of its own, among the archive's files alone.
+
+    Raises:
+        UnusableHandler: says what TorchServe would stumble over.
+    """
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise UnusableHandler("is no name of a Python module", place=path, hint="name it like my_handler.py")
+    if path.stem in _BUILT_IN:
+        raise UnusableHandler(
+            "has the name of one of TorchServe's own handlers, which would stand in for it unnoticed",
+            place=path,
+            hint=f"name it my_{path.stem}.py",
+        )
+    if path.stem.startswith(SHARED_PREFIX) or path.stem in ("tensor_handler", "image_handler"):
+        raise UnusableHandler("has the name of a file of emberline's in the archive", place=path, hint="rename it")
+    with tempfile.TemporaryDirectory(prefix="emberline-handler-") as name:
+        report, output = Path(name, "report.json"), Path(name, "output")
+        command = [sys.executable, "-I", _INSPECTION, path.resolve(), files.resolve(), report]
+        child = process.start([str(part) for part in command], name="check of the handler", cwd=files, log=output)
+        try:
+            child.wait(_INSPECTION_TIMEOUT_S)
+        except TimeoutExpired as error:
+            raise UnusableHandler(
+                f"took more than {_INSPECTION_TIMEOUT_S} s to import", place=path, hint="load models in initialize"
+            ) from error
+        finally:
+            child.stop()
+        if not report.is_file():
+            raise UnusableHandler(
+                f"ended the process that imported it: {output.read_text(errors='replace')[-500:].strip()}", place=path
+            )
+        fault: dict[str, str] | None = json.loads(report.read_bytes())
+    if fault:
+        raise UnusableHandler(fault["fact"], place=path, hint=fault["hint"])

@@ -1,0 +1,109 @@
+"""One archive with its signature in the store: made anew, or found to be what would be made."""
+
+import filecmp
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from emberline import signing, storage
+from emberline.archive import contents, handler, packing
+from emberline.archivefile import read_archive
+from emberline.artifact import read_artifact
+from emberline.errors import EmberlineError, InvalidSetting, MissingFile
+from emberline.recipe import Archive, Recipe
+from emberline.signing import Keys
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An archive in the store.
+
+    Attributes:
+        outcome: `written`, `replaced` where another content had this version, or `reused`.
+    """
+
+    path: Path
+    artifact: str
+    version: str
+    size_bytes: int
+    outcome: Literal["written", "replaced", "reused"]
+
+
+def archive_all(
+    recipe: Recipe, search: Path, *, runs: Path, store: Path, keys: Keys, say: Callable[[str], None]
+) -> list[Stored]:
+    """Archives each version that the recipe names.
+
+    Args:
+        search: folder of the recipe.
+
+    Raises:
+        InvalidSetting: the recipe archives nothing, or two artifacts have one version.
+        EmberlineError: an artifact or the handler cannot be served; archives before it are in the store.
+    """
+    settings = recipe.archive
+    if settings is None or not settings.versions:
+        raise InvalidSetting("recipe", "archive.versions", None, "a version for at least one artifact")
+    versions = list(settings.versions.values())
+    if doubled := {version for version in versions if versions.count(version) > 1}:
+        raise InvalidSetting("recipe", "archive.versions", min(doubled), "a version of its own for each artifact")
+    stored = []
+    for name in settings.versions:
+        artifact = runs / recipe.run / "artifacts" / name
+        one = write_archive(artifact, settings, search, store=store, keys=keys)
+        say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
+        stored.append(one)
+    return stored
+
+
+def write_archive(artifact: Path, settings: Archive, search: Path, *, store: Path, keys: Keys) -> Stored:
+    """Archives and signs one artifact; the store has the old pair or the new one, and never an unsigned archive.
+
+    Raises:
+        MissingFile, CorruptPaper: the artifact cannot be trusted.
+        EmberlineError: it or the handler cannot be served.
+    """
+    if not artifact.is_dir():
+        raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
+    manifest, description = read_artifact(artifact)
+    version = settings.versions[manifest.name]
+    chosen = handler.choose(settings.handler, description.preprocessing, search)
+    target = store / f"{settings.model}-{version}.mar"
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=store) as name:
+        files, made = Path(name, "files"), Path(name, target.name)
+        files.mkdir()
+        contents.stage(files, artifact, manifest, description, settings)
+        if handler.is_own(chosen):
+            handler.check(chosen, files)
+        packing.pack(made, files, chosen, model=settings.model, version=version, created=manifest.created)
+        read_archive(made)  # what is refused when read must never be written
+        size_bytes = made.stat().st_size
+        if _is_there(target, made, keys):
+            return Stored(target, manifest.name, version, size_bytes, "reused")
+        outcome: Literal["written", "replaced"] = "replaced" if target.exists() else "written"
+        _publish(made, signing.sign(made, keys), target)
+    return Stored(target, manifest.name, version, size_bytes, outcome)
+
+
+def _is_there(target: Path, made: Path, keys: Keys) -> bool:
+    """Whether the store has these bytes, signed with this key."""
+    if not target.is_file() or not filecmp.cmp(target, made, shallow=False):
+        return False
+    try:
+        signing.verify(target, keys.public)
+    except EmberlineError:  # unsigned, altered or another key: reason enough to sign anew
+        return False
+    return True
+
+
+def _publish(made: Path, signature: Path, target: Path) -> None:
+    """The signature goes away first and comes last: in between the archive is unsigned, and so refused."""
+    signing.signature_of(target).unlink(missing_ok=True)
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(target)
+    storage.write_bytes(signing.signature_of(target), signature.read_bytes())

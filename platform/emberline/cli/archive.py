@@ -1,0 +1,38 @@
+"""`emberline archive`."""
+
+from pathlib import Path
+
+from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
+
+
+def archive(
+    recipe: Path = DEFAULT_RECIPE,
+    /,
+    *,
+    settings: Set = (),
+    runs: Path = Path("runs"),
+    store: Path = Path("store"),
+    keys: Path = Path("keys"),
+) -> None:
+    """Pack each artifact that the recipe gives a version into a signed .mar; unchanged ones are reused.
+
+    Args:
+        recipe: The recipe whose `archive` section says model, versions and handler.
+        runs: Folder of the runs.
+        store: Folder the archives go to.
+        keys: Folder of the key pair to sign with; made when there is none.
+    """
+    from emberline import signing
+    from emberline.archive.store import archive_all
+    from emberline.recipe import load_recipe
+    from emberline.runlog import RunLog
+
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, settings)
+    say = RunLog().say
+    if not (keys / signing.PRIVATE_KEY).exists() and not (keys / signing.PUBLIC_KEY).exists():
+        say(f"{keys}: no key pair yet; one is made (emberline keys)")
+        pair = signing.create_keys(keys)
+    else:
+        pair = signing.read_keys(keys)
+    archive_all(loaded, path.parent, runs=runs, store=store, keys=pair, say=say)
