@@ -1,0 +1,120 @@
+"""What TorchServe is told: its properties, its logging, its command line. Pure text, so a test can read it."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+# Halves the memory of the JVM; more than a front end of byte buffers needs.
+VMARGS = ("-Xmx512m", "-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where one instance listens; all but inference always on loopback."""
+
+    inference: int
+    management: int
+    metrics: int
+    health: int
+
+
+def properties(
+    *, host: str, ports: Ports, grpc_ports: tuple[int, int], store: Path, queue_size: int, response_timeout_s: int
+) -> str:
+    """config.properties: closed to everything but the private store."""
+    lines = {
+        "inference_address": f"http://{host}:{ports.inference}",
+        "management_address": f"http://127.0.0.1:{ports.management}",
+        "metrics_address": f"http://127.0.0.1:{ports.metrics}",
+        # gRPC cannot be turned off and is not offered: it stays on loopback ports nobody is told
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_management_address": "127.0.0.1",
+        "grpc_inference_port": grpc_ports[0],
+        "grpc_management_port": grpc_ports[1],
+        "model_store": store,
+        # an archive is code: only what was verified into the private store may ever be loaded
+        "allowed_urls": f"file://{re.escape(str(store))}/.*".replace("\\", "\\\\"),  # properties eat one backslash
+        "enable_model_api": "true",
+        "install_py_dep_per_model": "false",
+        "enable_envvars_config": "false",
+        # token mode answers 400 on /ping and renews keys hourly; who may ask is decided in front of the router
+        "disable_token_authorization": "true",
+        # handlers get bytes and parse them faster than the front end's default
+        "decode_input_request": "false",
+        "disable_system_metrics": "true",
+        "metrics_mode": "prometheus",
+        "job_queue_size": queue_size,
+        "default_response_timeout": response_timeout_s,
+    }
+    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def log_configuration(model_log: Path) -> str:
+    """log4j2.xml: warnings to standard output; what workers print, at INFO, to a file of its own.
+
+    A worker's traceback arrives as MODEL_LOG lines at INFO: with that logger at WARN it would be lost.
+    """
+    file = escape(str(model_log), {'"': "&quot;"})
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="WARN">
+  <Appenders>
+    <Console name="front" target="SYSTEM_OUT"><PatternLayout pattern="%d{{ISO8601}} %-5p %c{{1}} %m%n"/></Console>
+    <RollingFile name="workers" fileName="{file}" filePattern="{file}.%i">
+      <PatternLayout pattern="%d{{ISO8601}} %-5p %t %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers>
+    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="workers"/></Logger>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="io.netty" level="error"/>
+    <Logger name="org.apache" level="off"/>
+    <Root level="warn"><AppenderRef ref="front"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def command(*, java: Path, site: Path, python: Path, work: Path, store: Path) -> list[str]:
+    """The JVM itself, without the `torchserve` wrapper: SIGTERM to the wrapper would orphan the JVM."""
+    return [
+        str(java),
+        *VMARGS,
+        f"-Dmodel_server_home={site}",
+        f"-Dlog4j.configurationFile=file://{work / 'log4j2.xml'}",
+        f"-Djava.io.tmpdir={work / 'temp'}",
+        "-cp",
+        f"{site}/ts/frontend/*",
+        "org.pytorch.serve.ModelServer",
+        "--python",
+        str(python),
+        "-f",
+        str(work / "config.properties"),
+        "-s",
+        str(store),
+        "-ncs",  # config snapshots would restore old addresses: the desired state is ours
+    ]
+
+
+def environment(base: Mapping[str, str], *, work: Path, threads: int) -> dict[str, str]:
+    """The JVM's environment, which its workers inherit.
+
+    Variables that would override our settings from outside are left out.
+    """
+    kept = {k: v for k, v in base.items() if not k.startswith("TS_") and k not in ("LOG_LOCATION", "METRICS_LOCATION")}
+    return {
+        **kept,
+        "TEMP": str(work / "temp"),  # pid file and worker sockets: one folder an instance, or instances collide
+        "TMPDIR": str(work / "temp"),
+        "LOG_LOCATION": str(work / "logs"),
+        "METRICS_LOCATION": str(work / "logs"),
+        "PATH": os.pathsep.join(p for p in (kept.get("PATH", ""),) if p) or os.defpath,
+        # one thread a worker: workers, not threads, fill the cores
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "EMBERLINE_THREADS": str(threads),
+    }

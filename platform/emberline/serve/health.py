@@ -1,0 +1,102 @@
+"""The health port: /livez, /readyz with a line a version, and /metrics with TorchServe's own behind ours."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import orjson
+import uvicorn
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from emberline import process
+from emberline.errors import EmberlineError
+from emberline.serve.status import Board
+
+_VERSION = ["model_name", "model_version"]
+_METRICS_TIMEOUT_S = 5.0
+
+
+class Metrics:
+    """Our metrics in a registry of their own; gauges are read off the board when somebody asks."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self.registry = CollectorRegistry()
+        self.probe_seconds = Histogram(
+            "emberline_probe_seconds", "Time of a probe prediction.", _VERSION, registry=self.registry
+        )
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Prometheus' protocol for a collector."""
+        status = self._board.status
+        ready = GaugeMetricFamily("emberline_version_ready", "1 when the version answers rightly.", labels=_VERSION)
+        workers = GaugeMetricFamily("emberline_workers", "Workers by state.", labels=[*_VERSION, "status"])
+        pending = GaugeMetricFamily("emberline_pending_requests", "Requests in the queue.", labels=_VERSION)
+        lost = CounterMetricFamily("emberline_lost_workers", "Worker processes that ended.", labels=_VERSION)
+        for one in status.versions:
+            labels = [one.model, one.version]
+            ready.add_metric(labels, float(one.ready))
+            pending.add_metric(labels, one.pending)
+            lost.add_metric(labels, one.lost_workers)
+            for name, count in one.workers.items():
+                workers.add_metric([*labels, name], count)
+        total = GaugeMetricFamily("emberline_versions_ready", "Versions that answer rightly.")
+        total.add_metric([], sum(one.ready for one in status.versions))
+        restarts = CounterMetricFamily("emberline_torchserve_restarts", "Restarts of TorchServe.")
+        restarts.add_metric([], status.torchserve_restarts)
+        yield from (ready, workers, pending, lost, total, restarts)
+
+
+def application(board: Board, metrics: Metrics, torchserve_metrics: str) -> Starlette:
+    """The health port as an ASGI application."""
+
+    async def livez(_request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def readyz(_request: Request) -> Response:
+        status = board.status
+        return Response(orjson.dumps(status.as_json()), 200 if status.ready else 503, media_type="application/json")
+
+    async def metrics_text(_request: Request) -> Response:
+        ours = generate_latest(metrics.registry)
+        return Response(ours + await _metrics_of(torchserve_metrics), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics_text)])
+
+
+@contextmanager
+def served(app: Starlette, port: int) -> Iterator[None]:
+    """Serves an application on loopback from a thread of its own while the block runs."""
+    # no handler for signals: the thread that supervises decides when all of it ends
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, name="health", daemon=True)
+    thread.start()
+
+    def is_up() -> bool:
+        if not thread.is_alive():
+            raise EmberlineError("the health port could not be opened", place=f"127.0.0.1:{port}")
+        return server.started
+
+    process.wait_until(is_up, 20.0, "the health port")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5.0)
+
+
+async def _metrics_of(address: str) -> bytes:
+    """TorchServe's own metrics; a comment that says so where it cannot be asked, as while it restarts."""
+    try:
+        async with httpx.AsyncClient(timeout=_METRICS_TIMEOUT_S) as client:
+            answer = (await client.get(f"http://{address}/metrics")).raise_for_status()
+    except httpx.HTTPError as error:
+        return f"# TorchServe's own metrics are missing: {error!r}\n".encode()
+    return answer.content

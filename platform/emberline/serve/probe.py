@@ -1,0 +1,91 @@
+"""One real prediction of each version, compared with what the artifact says the model answers."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+
+from emberline.artifact import Probe
+
+Outcome = Literal["matched", "mismatched", "failed", "busy", "no probe"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe came back with.
+
+    Attributes:
+        outcome: `busy` is a full queue or no worker (503), which says nothing about the answer; `no probe` means that
+            the archive carries none.
+        detail: got against expected, or why there was no answer.
+    """
+
+    outcome: Outcome
+    detail: str = ""
+    seconds: float = 0.0
+
+
+def ask(address: str, model: str, version: str, probe: Probe | None, *, timeout_s: float) -> Result:
+    """Sends the probe's instance as a client would, naming the version, and compares the answer."""
+    if probe is None:
+        return Result("no probe")
+    began = time.monotonic()
+    try:
+        answer = httpx.post(f"http://{address}/predictions/{model}/{version}", json=probe.instance, timeout=timeout_s)
+    except httpx.HTTPError as error:
+        return Result("failed", f"no answer: {error!r}", time.monotonic() - began)
+    seconds = time.monotonic() - began
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return Result("busy", answer.text.strip(), seconds)
+    if answer.is_error:
+        return Result("failed", f"{answer.status_code}: {answer.text.strip()[:500]}", seconds)
+    try:
+        body = answer.json()
+    except ValueError:
+        return Result("mismatched", f"got no JSON: {answer.text[:200]!r}", seconds)
+    outcome, detail = compare(body, probe)
+    return Result(outcome, detail, seconds)
+
+
+def compare(body: object, probe: Probe) -> tuple[Outcome, str]:
+    """An answer's numbers against the probe's raw outputs.
+
+    A classifier answers `scores`, the softmax of its raw outputs; softmax never enlarges the largest difference, so the
+    probe's tolerance holds for it too. Other models answer `outputs`, the raw ones.
+    """
+    if not isinstance(body, dict) or not isinstance(got := body.get("scores", body.get("outputs")), list):
+        return "mismatched", f"got {str(body)[:200]}; expected `scores` or `outputs`"
+    expected = _softmax(probe.expected) if "scores" in body else list(probe.expected)
+    numbers = _flatten(got)
+    if len(numbers) != len(expected):
+        return "mismatched", f"got {len(numbers)} numbers; expected {len(expected)}"
+    differences = [abs(a - b) for a, b in zip(numbers, expected, strict=True)]
+    # NaN compares false with everything, so the test is for what is right
+    if all(difference <= probe.tolerance for difference in differences):
+        return "matched", ""
+    shown = f"got {_short(numbers)}, expected {_short(expected)}"
+    return "mismatched", f"{shown}: the largest difference {max(differences):.4g} is over {probe.tolerance:g}"
+
+
+def _softmax(values: tuple[float, ...]) -> list[float]:
+    highest = max(values)
+    exponents = [math.exp(value - highest) for value in values]
+    total = sum(exponents)
+    return [exponent / total for exponent in exponents]
+
+
+def _flatten(value: list[object]) -> list[float]:
+    numbers: list[float] = []
+    for item in value:
+        if isinstance(item, list):
+            numbers += _flatten(item)
+        else:
+            numbers.append(float(item) if isinstance(item, int | float) else math.nan)
+    return numbers
+
+
+def _short(numbers: list[float]) -> str:
+    shown = ", ".join(f"{number:.4g}" for number in numbers[:10])
+    return f"[{shown}{', …' if len(numbers) > 10 else ''}]"  # noqa: PLR2004 - as many as a line takes

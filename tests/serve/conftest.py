@@ -1,0 +1,146 @@
+"""A real `emberline serve` around archives whose answers are known."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from emberline import process, signing
+
+HANDLER = Path(__file__).with_name("reversing_handler.py")
+START_TIMEOUT_S = 90
+
+
+def make_archive(folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, keys=None):
+    """An archive of the reversing model; `believed` is the bias that its probe expects."""
+    parts = folder / f"parts-{model}-{version}"
+    parts.mkdir(parents=True)
+    (parts / "behaviour.json").write_text(json.dumps({"bias": bias, "broken": broken}))
+    expected = [value + (bias if believed is None else believed) for value in (3.0, 2.0, 1.0)]
+    (parts / "probe.json").write_text(
+        json.dumps({"instance": {"x": [1.0, 2.0, 3.0]}, "expected": expected, "tolerance": 1e-5})
+    )
+    extra = f"{parts / 'behaviour.json'},{parts / 'probe.json'}" if probe else parts / "behaviour.json"
+    options = ["--model-name", model, "--version", version, "--handler", HANDLER, "--extra-files", extra]
+    subprocess.run(
+        [sys.executable, "-m", "model_archiver.model_packaging", *options, "--export-path", parts],
+        check=True,
+        capture_output=True,
+    )
+    archive = (parts / f"{model}.mar").rename(folder / f"{model}-{version}.mar")
+    if keys is not None:
+        signing.sign(archive, keys)
+    return archive
+
+
+@dataclass
+class Server:
+    """One `emberline serve` under test, as its own process."""
+
+    folder: Path
+    child: subprocess.Popen
+
+    @property
+    def state(self):
+        return json.loads((self.folder / "state" / "serve.json").read_bytes())
+
+    @property
+    def output(self):
+        return (self.folder / "output").read_text()
+
+    @property
+    def java_pid(self):
+        return self.state["java_pid"]
+
+    def worker_pids(self, version):
+        answer = httpx.get(f"http://{self.state['management']}/models/reverse/{version}").json()[0]
+        return [worker["pid"] for worker in answer["workers"] if worker["status"] == "READY"]
+
+    def ask(self, version, *, x=(1.0, 2.0, 3.0), sleep_s=0.0):
+        url = f"http://{self.state['inference']}/predictions/reverse/{version}"
+        return httpx.post(url, json={"x": list(x), "sleep_s": sleep_s}, timeout=60)
+
+    def readiness(self):
+        return httpx.get(f"{self.state['health']}/readyz")
+
+    def processes(self):
+        """Everything this server started that still runs: keeper, java, workers."""
+        return [one for one in psutil.Process(self.child.pid).children(recursive=True) if one.is_running()]
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        return self.child.wait(60)
+
+    def end(self):
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait()
+
+
+def launch(folder, *arguments, keys=None, ports=True):
+    """Starts `emberline serve` in a folder of its own without waiting for anything."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--port", "0", "--management-port", "0", "--metrics-port", "0", "--health-port", "0"] if ports else []
+    options += ["--state", folder / "state", *(["--keys", keys.public.parent] if keys else [])]
+    options += ["--set", "serve.workers=2", "--set", "serve.response_timeout_s=20"]
+    with (folder / "output").open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "emberline.cli", "serve", *options, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": "/tmp"},
+            start_new_session=True,
+        )
+    return Server(folder, child)
+
+
+def wait_ready(server):
+    def is_ready():
+        assert server.child.poll() is None, server.output
+        return (server.folder / "state" / "serve.json").is_file()
+
+    process.wait_until(is_ready, START_TIMEOUT_S, "emberline serve being ready")
+    return server
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory):
+    return signing.create_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory, keys):
+    """Versions 1.0 and 1.1, which answer differently, signed."""
+    folder = tmp_path_factory.mktemp("archives")
+    return [make_archive(folder, "1.0", keys=keys), make_archive(folder, "1.1", bias=100.0, keys=keys)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, archives, keys):
+    """A server that tests of one module share; each leaves it as it found it."""
+    running = launch(tmp_path_factory.mktemp("serve"), *archives, keys=keys)
+    try:
+        yield wait_ready(running)
+    finally:
+        running.end()
+
+
+@pytest.fixture
+def start(tmp_path, keys):
+    """Starts servers of a test's own, ended with it."""
+    started = []
+
+    def start_one(*arguments, keys=keys, ports=True, name="one"):
+        started.append(launch(tmp_path / name, *arguments, keys=keys, ports=ports))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.end()

@@ -1,0 +1,24 @@
+"""Versions as clients, probes and operators see them."""
+
+import httpx
+
+
+def test_each_version_answers_as_itself(server):
+    assert server.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
+    assert server.ask("1.1").json()["outputs"] == [103.0, 102.0, 101.0]
+
+
+def test_state_file_tells_where_things_are(server):
+    state = server.state
+    assert state["pid"] == server.child.pid
+    assert state["models"] == {"reverse": ["1.0", "1.1"]}
+    assert httpx.get(f"{state['health']}/livez").json() == {"live": True}
+
+
+def test_readiness_has_a_line_a_version(server):
+    answer = server.readiness()
+    assert answer.status_code == 200
+    assert [(one["version"], one["ready"], one["workers"]) for one in answer.json()["versions"]] == [
+        ("1.0", True, {"READY": 2}),
+        ("1.1", True, {"READY": 2}),
+    ]
