@@ -1,0 +1,64 @@
+"""The command line: quick help, exit codes, errors without tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emberline.cli import VERBS
+
+
+def emberline(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "emberline.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_list_of_verbs_shows_each_docstring() -> None:
+    done = emberline("--help")
+    assert done.returncode == 0
+    for verb in VERBS:
+        line = next(line for line in done.stdout.splitlines() if f" {verb} " in line)
+        assert len(line.replace("│", "").split()) > 3, line
+
+
+def test_an_unknown_verb_is_wrong_usage_and_the_nearest_is_named() -> None:
+    done = emberline("trian")
+    assert done.returncode == 2
+    assert "train" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("train", "--no-such-option"), ("serve", "--port", "many")])
+def test_wrong_usage_exits_with_2_and_a_hint(arguments: tuple[str, ...]) -> None:
+    done = emberline(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert f"hint: emberline {arguments[0]} --help" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "compress", "archive"])
+def test_a_recipe_that_is_not_there_is_one_clear_line(verb: str, tmp_path: Path) -> None:
+    done = emberline(verb, "nosuch.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: nosuch.yaml: the recipe is not there"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_tells_an_altered_paper_by_name(tmp_path: Path) -> None:
+    from emberline.paper import write_paper
+
+    with write_paper(tmp_path / "run", "run") as draft:
+        (draft.folder / "a.bin").write_bytes(b"content")
+    assert "verified: 1 files" in emberline("show", str(tmp_path / "run")).stdout
+    (tmp_path / "run/a.bin").write_bytes(b"Content")
+    done = emberline("show", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "a.bin" in done.stderr
+
+
+def test_doctor_names_what_is_lacking_and_its_cost() -> None:
+    done = emberline("doctor")
+    assert done.returncode == 0, done.stdout
+    for subject in ("system", "cpu", "g++", "java", "envoy", "gpu"):
+        assert any(line[6:].startswith(subject) for line in done.stdout.splitlines()), subject
