@@ -1,0 +1,122 @@
+"""Which rows a step reads, and the tensors made of them.
+
+The step's number alone says which rows: step → (epoch, position), and the epoch's order is a function of (seed, epoch).
+So a resumed run reads each row of an epoch exactly once, at any number of workers, with nothing to restore.
+
+Legend of shapes: B rows of one shard.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emberline import assets
+from emberline.data import Rows, order
+from emberline.data.source import check_labels
+from emberline.errors import EmberlineError
+from emberline.recipe import Preprocessing
+
+Inputs = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the rows of all epochs fall into steps, and each step's rows into shards.
+
+    Attributes:
+        batch_size: rows of a step over all shards; an epoch's last step has what is left.
+    """
+
+    seed: int
+    num_rows: int
+    epochs: int
+    batch_size: int
+    num_shards: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_rows // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def epoch_of(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self.steps_per_epoch == 0
+
+    def num_rows_of(self, step: int) -> int:
+        start = step % self.steps_per_epoch * self.batch_size
+        return min(self.batch_size, self.num_rows - start)
+
+    def shard_bounds(self, step: int, shard: int) -> tuple[int, int]:
+        """The part of the step's rows that one shard has.
+
+        Every shard has the same number of rows, so kernels see one shape. In an epoch's last step later shards have
+        fewer or none; a last row alone joins the shard before it, since batch norm cannot use one row.
+        """
+        rows, micro = self.num_rows_of(step), self.batch_size // self.num_shards
+        low, high = min(shard * micro, rows), min((shard + 1) * micro, rows)
+        if micro > 1 and rows % micro == 1 and rows > micro:
+            last = rows // micro
+            if shard == last - 1:
+                high = rows
+            elif shard == last:
+                low = high = rows
+        return low, high
+
+
+class Batches:
+    """Reads rows of a plan and makes tensors of them, with the one preprocessing that handlers use too."""
+
+    def __init__(self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str) -> None:
+        self.plan, self._rows, self._num_classes, self._place = plan, rows, num_classes, place
+        self._prepare = Prepare(preprocessing)
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def part(self, step: int, bounds: tuple[int, int]) -> tuple[Inputs, torch.Tensor]:
+        """Inputs and labels of a part of a step's rows, at least one."""
+        epoch, first = self.plan.epoch_of(step), step % self.plan.steps_per_epoch * self.plan.batch_size
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, order(self.plan.seed, epoch, self.plan.num_rows)
+        return self.read(self._order[first + bounds[0] : first + bounds[1]])
+
+    def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
+        inputs, labels = self._prepare(self._rows, indices)
+        check_labels(labels, self._num_classes, f"{self._place}, among rows {_few(indices)}")
+        return inputs, torch.from_numpy(labels)
+
+
+class Prepare:
+    """Rows by index → (inputs, labels)."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._module = assets.handler_module("ember_preprocessing")
+        self._apply: Callable[[dict[str, Any]], tuple[NDArray[Any], ...]]
+        self._apply = self._module.Preprocessing(preprocessing.model_dump(mode="json"))
+
+    def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
+        """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
+        prepared, labels = [], np.empty(len(indices), np.int64)
+        for position, index in enumerate(indices.tolist()):
+            try:
+                instance, labels[position] = rows[index]
+                prepared.append(self._apply(instance))
+            except self._module.InvalidInput as error:
+                hint = "the recipe's preprocessing.inputs say what each row must hold"
+                raise EmberlineError(str(error), place=f"row {index}", hint=hint) from error
+            except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+                raise EmberlineError(
+                    f"cannot be read: {type(error).__name__}: {error}", place=f"row {index}"
+                ) from error
+        return tuple(torch.from_numpy(array) for array in self._module.stack(prepared)), labels
+
+
+def _few(indices: NDArray[np.int64], shown: int = 3) -> str:
+    return ", ".join(map(str, indices[:shown].tolist())) + (", …" if len(indices) > shown else "")

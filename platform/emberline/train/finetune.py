@@ -1,0 +1,76 @@
+"""Training further in this process: what compression does to a pruned model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from emberline.data import Splits, check_splits
+from emberline.models import resolve
+from emberline.recipe import Recipe
+from emberline.train.batches import Batches, Plan
+from emberline.train.determinism import deterministic
+from emberline.train.evaluate import accuracy
+from emberline.train.gradients import Job, VirtualShards
+from emberline.train.loop import clip, require_finite
+from emberline.train import schedule
+from emberline.train.world import World
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came of it: steps done, loss of the last step, accuracy over the validation rows."""
+
+    steps: int
+    loss: float
+    accuracy: float
+
+
+def finetune(
+    model: nn.Module,
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    epochs: int,
+    learning_rate: float,
+    search: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Finetuned:
+    """Trains `model` in place for some epochs, with the recipe's loss, batch, shards, optimizer and schedule.
+
+    The same shards and seeds as in a run, so the result is the same, bit for bit, each time. Leaves it in eval mode.
+
+    Args:
+        search: the recipe's folder, for a loss or augmentation of the user's own.
+        progress: called after each step with steps done, steps in all, and the loss.
+
+    Raises:
+        EmberlineError: zero rows, labels out of range, a failing forward, a loss that is not finite.
+    """
+    check_splits(splits, len(recipe.labels), recipe.data.source)
+    settings = recipe.train
+    plan = Plan(recipe.seed, len(splits.train), epochs, settings.batch_size, settings.virtual_shards)
+    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), recipe.data.source)
+    augment = resolve(settings.augment, search) if settings.augment else None
+    job = Job(model, resolve(settings.loss, search), batches, World(), recipe.seed, augment)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with deterministic(settings.threads), torch.random.fork_rng():
+        optimizer = schedule.make_optimizer(parameters, settings.optimizer)
+        gradients = VirtualShards(job)
+        loss = float("nan")
+        for step in range(plan.total_steps):
+            schedule.set_learning_rate(optimizer, _rate(step, plan.total_steps, learning_rate, recipe))
+            combined = gradients(step, stop=False)
+            require_finite(job, step, combined, clip(parameters, settings.clip_norm))
+            optimizer.step()
+            loss = combined.loss
+            if progress is not None:
+                progress(step + 1, plan.total_steps, loss)
+        return Finetuned(plan.total_steps, loss, accuracy(model, splits.validation, recipe.preprocessing))
+
+
+def _rate(step: int, total: int, base: float, recipe: Recipe) -> float:
+    warmup = min(recipe.train.warmup_steps, total // 10)  # a short training has no time for a run's warm-up
+    return schedule.learning_rate(step, total, base, warmup_steps=warmup, shape=recipe.train.schedule)

@@ -1,0 +1,98 @@
+"""A run's folder: which training it belongs to, and whether that has ended."""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from emberline import storage
+from emberline.errors import EmberlineError
+from emberline.paper import MANIFEST, Manifest, digest_of, read_manifest
+from emberline.recipe import Recipe, read_yaml
+
+LOG = "log.jsonl"
+RECIPE = "recipe.yaml"
+TRAINED = "artifacts/trained"
+_RUN = "run.json"
+_SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
+# how training is carried out, not what it computes
+_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "max_restarts"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A prepared folder.
+
+    Attributes:
+        run_id: random; a folder that was removed and made again has another, so leftovers of the first are not used.
+        digest: of what the training computes.
+    """
+
+    path: Path
+    run_id: str
+    digest: str
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG
+
+
+def training_of(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what training computes."""
+    whole = recipe.model_dump(mode="json", include=_SECTIONS)
+    whole["train"] = {key: value for key, value in whole["train"].items() if key not in _OPERATIONAL}
+    return whole
+
+
+def training_digest(recipe: Recipe) -> str:
+    return digest_of(training_of(recipe))
+
+
+def prepare_folder(path: Path, recipe: Recipe) -> RunFolder:
+    """Makes the run's folder, or takes it up again.
+
+    Raises:
+        EmberlineError: it holds a training of another recipe, finished or not.
+    """
+    check_folder(path, recipe)
+    if not (path / _RUN).is_file():
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        storage.write_bytes(path / RECIPE, text.encode())
+        storage.write_bytes(path / _RUN, orjson.dumps({"id": uuid.uuid4().hex, "training": training_digest(recipe)}))
+    description = orjson.loads((path / _RUN).read_bytes())
+    return RunFolder(path, str(description["id"]), str(description["training"]))
+
+
+def check_folder(path: Path, recipe: Recipe) -> None:
+    """Refuses a folder that holds a training of another recipe; names what differs."""
+    if not (path / _RUN).is_file():
+        return
+    if orjson.loads((path / _RUN).read_bytes())["training"] == training_digest(recipe):
+        return
+    changes: list[str] = []
+    if (path / RECIPE).is_file():
+        differences(training_of(Recipe.model_validate(read_yaml(path / RECIPE))), training_of(recipe), "", changes)
+    what = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")  # noqa: PLR2004 - three say enough
+    hint = f"start another run (--set run={recipe.run}-2), take the change back, or remove {path}"
+    raise EmberlineError(f"this run was started with another recipe ({what})", place=path, hint=hint)
+
+
+def finished_manifest(path: Path, recipe: Recipe) -> Manifest | None:
+    """The manifest of this training, where it has already ended and left its artifact."""
+    check_folder(path, recipe)
+    if not (path / MANIFEST).is_file() or not (path / TRAINED / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(path, "run")
+    return manifest if manifest.facts.get("training") == training_digest(recipe) else None
+
+
+def differences(then: Any, now: Any, key: str, found: list[str]) -> None:
+    """Appends `key: then → now` for each leaf that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in sorted(then.keys() | now.keys()):
+            differences(then.get(name), now.get(name), f"{key}.{name}".lstrip("."), found)
+    elif then != now:
+        found.append(f"{key}: {then} → {now}")

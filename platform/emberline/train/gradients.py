@@ -1,0 +1,210 @@
+"""A step's gradients: computed shard by shard, summed in the fixed tree or by DistributedDataParallel.
+
+Legend of shapes: N numbers in the flat vector of one shard.
+"""
+
+import hashlib
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from emberline.errors import EmberlineError
+from emberline.models import failing_layer
+from emberline.models.build import parameters_dtype
+from emberline.train import tree
+from emberline.train.batches import Batches, Inputs
+from emberline.train.world import World
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Augment = Callable[[Inputs], Inputs]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: the pieces that do not change while it goes on."""
+
+    model: nn.Module
+    loss: Loss
+    batches: Batches
+    world: World
+    seed: int
+    augment: Augment | None = None
+
+    @property
+    def place(self) -> str:
+        return f"rank {self.world.rank}"
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What a step's ranks agree on.
+
+    Attributes:
+        loss: mean over the step's rows, the same number at every rank.
+        stop: whether any rank asked to stop.
+        own_losses: what this rank computed itself, by shard; to name who brought a NaN.
+    """
+
+    loss: float
+    stop: bool
+    own_losses: dict[int, float]
+
+
+class Gradients(Protocol):
+    def __call__(self, step: int, *, stop: bool) -> Combined:
+        """Leaves the step's gradients in the parameters, the same at every rank."""
+
+
+class VirtualShards:
+    """Gradients, batch-norm statistics and loss of V shards, summed in a tree that only V determines.
+
+    Each shard starts from the same buffers and a seed of its own, f(seed, step, shard), and is weighted by its share of
+    the step's rows. Buffers that the shards changed move by the weighted mean of the changes.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._parameters = [p for p in job.model.parameters() if p.requires_grad]
+        self._dtype = parameters_dtype(job.model)
+        self._floats = [b for b in job.model.buffers() if b.is_floating_point()]
+        self._integers = [b for b in job.model.buffers() if not b.is_floating_point()]
+        plan, world = job.batches.plan, job.world
+        if world.size > plan.num_shards:
+            raise EmberlineError(
+                f"{world.size} workers for {plan.num_shards} virtual shards; a worker computes at least one",
+                place="train.virtual_shards",
+                hint=f"start at most {plan.num_shards} workers, or a new run with more virtual shards",
+            )
+        root = (0, plan.num_shards)
+        owned = [tree.shards_of(rank, world.size, plan.num_shards) for rank in range(world.size)]
+        self._nodes = [list(tree.whole_nodes(one, root)) for one in owned]
+        self._own_losses: dict[int, float] = {}
+
+    def __call__(self, step: int, *, stop: bool) -> Combined:
+        job, world = self._job, self._job.world
+        self._own_losses = {}
+        start = [buffer.clone() for buffer in self._floats]
+        integers = [buffer.clone() for buffer in self._integers]
+
+        def leaf(shard: int) -> torch.Tensor:
+            return self._shard(step, shard, start, integers, stop=stop)
+
+        job.model.train()
+        sums = [tree.fold(node, leaf, torch.Tensor.add_) for node in self._nodes[world.rank]]
+        padding = -len(sums[0]) % world.size
+        rows = torch.stack([nn.functional.pad(one, (0, padding)) for one in sums])
+        mine = world.exchange(rows, [len(nodes) for nodes in self._nodes])
+        done = dict(zip((node for nodes in self._nodes for node in nodes), mine, strict=True))
+        flat = world.collect(tree.finish((0, job.batches.plan.num_shards), done, torch.Tensor.add_))
+        if self._someone_idles(step):
+            # counters (batches seen by a batch norm) advance alike wherever there were rows; rank 0 always has some
+            world.broadcast_tensors({str(index): buffer for index, buffer in enumerate(self._integers)}, source=0)
+        return self._spread(flat, start)
+
+    def _shard(
+        self, step: int, shard: int, start: list[torch.Tensor], integers: list[torch.Tensor], *, stop: bool
+    ) -> torch.Tensor:
+        """One shard's flat vector: weighted gradients, weighted changes of buffers, weighted loss, wish to stop."""
+        job = self._job
+        low, high = job.batches.plan.shard_bounds(step, shard)
+        ask = torch.tensor([float(stop)], dtype=self._dtype, device=job.world.device)
+        if low == high:
+            size = sum(p.numel() for p in self._parameters) + sum(b.numel() for b in self._floats) + 1
+            return torch.cat([ask.new_zeros(size), ask])
+        weight = (high - low) / job.batches.plan.num_rows_of(step)
+        with torch.no_grad():
+            for buffer, value in zip(self._floats + self._integers, start + integers, strict=True):
+                buffer.copy_(value)
+        for parameter in self._parameters:
+            parameter.grad = None
+        seed_everything(shard_seed(job.seed, step, shard))
+        loss = forward_loss(job, step, (low, high), job.model) * weight
+        self._own_losses[shard] = float(loss.detach()) / weight
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+        with torch.no_grad():
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+            # equal values count as unchanged, infinities included (a mask of -inf minus itself is NaN)
+            changes = [
+                torch.where(now == then, 0, (now - then) * weight)
+                for now, then in zip(self._floats, start, strict=True)
+            ]
+            pieces = [piece.reshape(-1).to(self._dtype) for piece in (*gradients, *changes, loss.detach())]
+            return torch.cat([*pieces, ask])
+
+    def _spread(self, flat: torch.Tensor, start: list[torch.Tensor]) -> Combined:
+        position = 0
+
+        def take(like: torch.Tensor) -> torch.Tensor:
+            nonlocal position
+            piece = flat[position : position + like.numel()].view_as(like)
+            position += like.numel()
+            return piece
+
+        for parameter in self._parameters:
+            parameter.grad = take(parameter).clone()
+        with torch.no_grad():
+            for buffer, then in zip(self._floats, start, strict=True):
+                buffer.copy_(then + take(buffer))
+        return Combined(float(flat[position]), bool(flat[position + 1] > 0), self._own_losses)
+
+    def _someone_idles(self, step: int) -> bool:
+        """Whether some rank has no row of this step, as happens at the end of an epoch."""
+        plan, world = self._job.batches.plan, self._job.world
+        first = tree.shards_of(world.size - 1, world.size, plan.num_shards)[0]
+        low, high = plan.shard_bounds(step, first)
+        return low == high
+
+
+def shard_seed(seed: int, step: int, shard: int) -> int:
+    """The random seed of one shard of one step: 63 bits of a hash, so that neighbours have nothing in common."""
+    digest = hashlib.blake2b(struct.pack("<QQQ", seed, step, shard), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch, and the two other generators that a user's augmentation may use."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the global one that user code may rely on
+
+
+def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module) -> torch.Tensor:
+    """The mean loss over a part of the step's rows.
+
+    Args:
+        bounds: positions of the part within the step.
+        model: the job's model, or what wraps it.
+
+    Raises:
+        EmberlineError: the user's code failed; names rank, step and layer.
+    """
+    inputs, labels = job.batches.part(step, bounds)
+    place = f"{job.place}, step {step}"
+    try:
+        if job.augment is not None:
+            inputs = job.augment(inputs)
+        outputs: Any = model(*(one.to(job.world.device) for one in inputs))
+        loss = job.loss(outputs, labels.to(job.world.device))
+    except EmberlineError:
+        raise
+    except torch.OutOfMemoryError as error:
+        hint = "lower train.batch_size, or raise train.virtual_shards: one shard is in memory at a time"
+        raise EmberlineError("the device has not enough memory for a shard", place=place, hint=hint) from error
+    except Exception as error:
+        # a user's model, loss or augmentation may fail in any way; which layer it was is what helps
+        layer = failing_layer(error, job.model)
+        where = f"layer {layer}" if layer else "the loss or augmentation"
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        shapes = ", ".join(str(list(one.shape)) for one in inputs)
+        raise EmberlineError(
+            f"{where} failed: {text}", place=place, hint=f"the inputs were of shape {shapes}"
+        ) from error
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise EmberlineError("the loss is no tensor of one number", place=place, hint="return the mean over the rows")
+    return loss.reshape(())

@@ -1,0 +1,112 @@
+"""The workers of one generation, and what they say to each other.
+
+Only exchanges whose result does not depend on the number of ranks are offered for gradients: no `all_reduce`, whose
+order of additions follows the ring.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(minutes=10)
+
+
+class PeerLost(Exception):
+    """A collective failed: some other worker is gone. Its own message tells why; this process can only end."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this worker is. `World()` is a single one that talks to nobody."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+
+    def exchange(self, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """Gives every rank its slice of all ranks' rows.
+
+        Args:
+            rows: (own count, width), width divisible by the number of ranks.
+            counts: rows of each rank.
+
+        Returns:
+            (sum of counts, width / size): all rows in rank order, this rank's columns.
+        """
+        if self.size == 1:
+            return rows
+        width = rows.shape[1] // self.size
+        outgoing = rows.view(len(rows), self.size, width).transpose(0, 1).contiguous().view(-1)
+        incoming = rows.new_empty(sum(counts) * width)
+        out_splits, in_splits = [len(rows) * width] * self.size, [count * width for count in counts]
+        _guard(lambda: dist.all_to_all_single(incoming, outgoing, in_splits, out_splits))
+        return incoming.view(sum(counts), width)
+
+    def collect(self, part: torch.Tensor) -> torch.Tensor:
+        """All ranks' equal parts, one after the other."""
+        if self.size == 1:
+            return part
+        whole = part.new_empty(self.size * len(part))
+        _guard(lambda: dist.all_gather_into_tensor(whole, part))
+        return whole
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums over ranks, in place. Whole numbers add up the same in any order; others depend on the world."""
+        if self.size > 1:
+            _guard(lambda: dist.all_reduce(values))
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Small Python values of all ranks, at all ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        _guard(lambda: dist.all_gather_object(values, value))
+        return values
+
+    def broadcast_tensors(self, tensors: dict[str, torch.Tensor], source: int) -> None:
+        """Copies the source's tensors into those of all others, in place; names and shapes are equal everywhere."""
+        if self.size > 1:
+            for name in sorted(tensors):
+                _guard(lambda name=name: dist.broadcast(tensors[name], src=source))  # type: ignore[misc]  # bound now
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            _guard(dist.barrier)
+
+
+def join_world() -> World:
+    """Joins the process group that torchrun's environment describes.
+
+    Raises:
+        PeerLost: some worker went away before all had met.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    if size > 1:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        _guard(lambda: dist.init_process_group(backend, rank=rank, world_size=size, timeout=_TIMEOUT))
+    return World(rank, size, local_rank, device)
+
+
+def leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _guard(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except RuntimeError as error:  # gloo and NCCL have no common type for a connection that broke
+        raise PeerLost(str(error).splitlines()[0]) from error
