@@ -2,16 +2,21 @@
 
 `exposures/part=<00-15>/<uuid>.parquet` holds one row a request and variant; `outcomes/part=<00-15>/…` what became known
 later. Rows of one unit always meet in the same partition, so each partition can be joined alone. A unit's id never
-reaches disk: `hash_unit` replaces it on entry, with one key per installation.
+reaches these files: `hash_unit` replaces it on entry, with one key per installation.
 """
 
 import hashlib
 import secrets
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from emberline import storage
+from emberline.errors import EmberlineError
+
+Row = dict[str, Any]
 
 NUM_PARTITIONS = 16
 
@@ -44,6 +49,60 @@ OUTCOMES = pa.schema(
         ("value", pa.float64()),
     ]
 )
+
+_OK = 200
+
+
+class UnreadableLine(EmberlineError):
+    """A line of the router's log that is no exposure: cut off by a crash, or not written by the router."""
+
+    def __init__(self, line: bytes, fact: str) -> None:
+        super().__init__(f"{fact}: {line[:80]!r}", place="exposure log")
+
+
+def parse_line(line: bytes, key: bytes) -> Row:
+    """One exposure from one line of the router's access log; the unit's id leaves here hashed.
+
+    The answer's label and score count for answers of status 200 only: an error's body may say anything.
+
+    Raises:
+        UnreadableLine: the line is not one that the router wrote.
+    """
+    try:
+        raw = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableLine(line, "not JSON") from error
+    try:
+        status = int(raw["status"] or 0)
+        latency_us = raw["latency_us"]
+        # the last byte never left when the client went away: then the whole duration, in milliseconds, is what is known
+        latency_ms = float(raw["duration_ms"]) if latency_us is None else latency_us / 1000
+        seconds, _, micros = raw["time"].partition(".")
+        label, score = (raw["label"], raw["score"]) if status == _OK else (None, None)
+        return {
+            "time_us": int(seconds) * 1_000_000 + int(micros),
+            "experiment": raw["experiment"],
+            "config_version": raw["config_version"],
+            "unit": hash_unit(key, raw["unit"]),
+            "request_id": raw["request_id"],
+            "model": raw["model"],
+            "variant": _text(raw["variant"]),  # null for a copy that came after its experiment had gone
+            "served_variant": raw["variant"],
+            "version": raw["version"],
+            "shadow": raw["shadow"],
+            "status": status,
+            "latency_ms": latency_ms,
+            "label": None if label is None else str(label),
+            "score": float(score) if isinstance(score, int | float) else None,
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableLine(line, f"without a usable {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
 
 
 def load_key(folder: Path) -> bytes:

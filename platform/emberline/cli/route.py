@@ -1,0 +1,73 @@
+"""`emberline route`: one address for all versions of all models."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+from emberline.runlog import RunLog
+
+
+def route(
+    *,
+    experiments: Path = Path("state/experiments"),
+    upstream: tuple[str, ...] = (),
+    default: tuple[str, ...] = (),
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    admin_port: int = 0,
+    data: Path = Path("data"),
+    state: Path = Path("state"),
+    dashboard: str | None = None,
+    timeout_s: float = 10.0,
+    max_body_bytes: int = 8 << 20,
+    max_requests: int = 1024,
+    requests_per_s: int | None = None,
+    generation_s: float = 60.0,
+) -> None:
+    """Routes requests to versions as the experiments say, and keeps their exposures and outcomes.
+
+    Args:
+        experiments: Folder of experiments; it is followed while the router runs.
+        upstream: MODEL@VERSION=HOST:PORT, where a version is served. Once a version.
+        default: MODEL=VERSION, what answers while no experiment is on.
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one.
+        admin_port: Port of Envoy's admin address, on loopback only; 0 picks a free one.
+        data: Folder of exposures and outcomes.
+        state: Folder for route.json, Envoy's files and its log.
+        dashboard: HOST:PORT of a dashboard, shown at /dashboard.
+        timeout_s: Seconds a request may take, retries included; then 504.
+        max_body_bytes: Larger requests get 413.
+        max_requests: Requests in flight per variant; more get 503.
+        requests_per_s: Requests per second of all clients; more get 429. No limit when absent.
+        generation_s: Seconds after which the raw log is closed, shipped and deleted.
+    """
+    from emberline import process
+    from emberline.route.settings import Address, Limits, Settings, parse_address, parse_defaults, parse_upstreams
+    from emberline.route.supervisor import Folders, Router, sole_owner
+
+    settings = Settings(
+        parse_upstreams(upstream),
+        parse_defaults(default),
+        Address(host, port or process.free_port()),
+        parse_address(dashboard, "--dashboard") if dashboard else None,
+        Limits(
+            timeout_s=timeout_s, max_body_bytes=max_body_bytes, max_requests=max_requests, requests_per_s=requests_per_s
+        ),
+    )
+    folders = Folders(experiments, data, state, generation_s)
+    log = RunLog(state / "route.jsonl")
+    with sole_owner(folders):
+        router = Router(settings, folders, admin_port, log)
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            router.stopping.set()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        try:
+            router.start()
+            log.say(f"routing at http://{settings.listen}")
+            router.run()
+        finally:
+            router.stop()

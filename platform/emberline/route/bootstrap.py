@@ -1,0 +1,300 @@
+"""Envoy's bootstrap: the listener that clients reach, the one inside for shadows, and what they log.
+
+It stays the same while a router runs; routes and clusters come from files that are replaced under it.
+"""
+
+from pathlib import Path
+
+from emberline.route.clusters import (
+    DASHBOARD,
+    OUTCOMES,
+    SHADOW_LISTENER,
+    TYPE,
+    Json,
+    inside_cluster,
+    shadow_cluster,
+)
+from emberline.route.routes import (
+    CONFIG_HEADER,
+    EXPERIMENT_HEADER,
+    INTERNAL_HEADERS,
+    MAIN,
+    MIRRORED,
+    MODEL_HEADER,
+    UNIT_HEADER,
+)
+from emberline.route.settings import Address, Settings
+
+CDS, RDS, MIRRORED_RDS = "cds.json", "rds.json", "mirrored.json"
+
+# one line a request that a variant got; exposure.parse_line reads it
+LOG_FORMAT = {
+    "time": "%START_TIME(%s.%6f)%",
+    "experiment": f"%REQ({EXPERIMENT_HEADER})%",
+    "config_version": f"%REQ({CONFIG_HEADER})%",
+    "unit": f"%REQ({UNIT_HEADER})%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "model": f"%REQ({MODEL_HEADER})%",
+    "variant": "%METADATA(CLUSTER:emberline:variant)%",
+    "version": "%METADATA(CLUSTER:emberline:version)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "latency_us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    "duration_ms": "%DURATION%",
+    "label": "%DYNAMIC_METADATA(emberline:label)%",
+    "score": "%DYNAMIC_METADATA(emberline:score)%",
+}
+
+
+def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address, inside: Address) -> Json:
+    """The bootstrap document.
+
+    Args:
+        folder: watched for the files CDS, RDS and MIRRORED_RDS.
+        log: access log of requests that a variant got.
+        admin: Envoy's own address, loopback only.
+        inside: the router's own HTTP endpoint (outcomes, readiness).
+    """
+    clusters = [inside_cluster(OUTCOMES, inside), shadow_cluster()]
+    if settings.dashboard is not None:
+        clusters.append(inside_cluster(DASHBOARD, settings.dashboard))
+    return {
+        "node": {"id": "emberline-route", "cluster": "emberline"},
+        "admin": {"address": _socket(admin)},
+        "dynamic_resources": {"cds_config": _watched(folder, CDS)},
+        "static_resources": {
+            "listeners": [_main_listener(settings, folder, log), _shadow_listener(settings, folder, log)],
+            "clusters": clusters,
+        },
+        "layered_runtime": {
+            # the pattern for the length of a unit's id is longer than Envoy expects of patterns
+            "layers": [{"name": "emberline", "static_layer": {"re2.max_program_size.error_level": 2000}}]
+        },
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {"@type": f"{TYPE}.extensions.bootstrap.internal_listener.v3.InternalListener"},
+            }
+        ],
+    }
+
+
+def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
+    limits = settings.limits
+    filters = [_busy_replies(), _buffer(limits.max_body_bytes), _answer_to_metadata(), _router()]
+    if limits.requests_per_s is not None:
+        filters.insert(1, _rate_limit(limits.requests_per_s))
+    connections: Json = {
+        **_http("main", MAIN, _watched(folder, RDS), log, shadow=False),
+        "use_remote_address": True,
+        "generate_request_id": True,
+        "always_set_request_id_in_response": True,
+        # no client is trusted with the key that joins answers, shadows and outcomes: ids are always the router's own
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        "request_timeout": f"{limits.slow_client_s:g}s",
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": f"{limits.slow_client_s + limits.timeout_s:g}s",
+        "http_filters": filters,
+        "local_reply_config": _error_replies(),
+        "early_header_mutation_extensions": [_remove(INTERNAL_HEADERS)],
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+    }
+    return {
+        "name": "main",
+        "address": _socket(settings.listen),
+        "per_connection_buffer_limit_bytes": limits.max_body_bytes,
+        "filter_chains": [{"filters": [_network_filter(connections)]}],
+    }
+
+
+def _shadow_listener(settings: Settings, folder: Path, log: Path) -> Json:
+    connections = {
+        **_http("shadow", MIRRORED, _watched(folder, MIRRORED_RDS), log, shadow=True),
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "http_filters": [_answer_to_metadata(), _router()],
+    }
+    return {
+        "name": SHADOW_LISTENER,
+        "internal_listener": {},
+        "per_connection_buffer_limit_bytes": settings.limits.max_body_bytes,
+        "filter_chains": [{"filters": [_network_filter(connections)]}],
+    }
+
+
+def _http(stat_prefix: str, routes: str, source: Json, log: Path, *, shadow: bool) -> Json:
+    return {
+        "stat_prefix": stat_prefix,
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": routes, "config_source": source},
+        "access_log": [_access_log(log, shadow=shadow)],
+        # the tracer would change a digit of the id, and the two sides of a pair would not meet
+        "request_id_extension": {
+            "typed_config": {
+                "@type": f"{TYPE}.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                "pack_trace_reason": False,
+            }
+        },
+    }
+
+
+def _network_filter(connections: Json) -> Json:
+    name = f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": {"@type": name, **connections}}
+
+
+def _access_log(path: Path, *, shadow: bool) -> Json:
+    return {
+        "name": "envoy.access_loggers.file",
+        # only requests that were given to a variant carry this header; what the edge refused is no exposure
+        "filter": {"header_filter": {"header": {"name": CONFIG_HEADER, "present_match": True}}},
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {"json_format": {**LOG_FORMAT, "shadow": shadow}},
+        },
+    }
+
+
+def _answer_to_metadata() -> Json:
+    """Label and score of an answer, for the log."""
+
+    def rule(key: str) -> Json:
+        return {
+            "selectors": [{"key": key}],
+            "on_present": {"metadata_namespace": "emberline", "key": key},
+        }
+
+    return {
+        "name": "envoy.filters.http.json_to_metadata",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
+            "response_rules": {"rules": [rule("label"), rule("score")]},
+        },
+    }
+
+
+def _buffer(max_bytes: int) -> Json:
+    return {
+        "name": "envoy.filters.http.buffer",
+        "typed_config": {"@type": f"{TYPE}.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes": max_bytes},
+    }
+
+
+def _router() -> Json:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True},
+    }
+
+
+def _rate_limit(per_s: int) -> Json:
+    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        "name": "envoy.filters.http.local_ratelimit",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "main",
+            "token_bucket": {"max_tokens": per_s, "tokens_per_fill": per_s, "fill_interval": "1s"},
+            "filter_enabled": everything,
+            "filter_enforced": everything,
+        },
+    }
+
+
+def _busy_replies() -> Json:
+    """TorchServe's 503 (a full queue says "has no worker") and 507 (its worker died) tell when to come back, as 503."""
+    retry_later = {
+        "name": "retry-later",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+            "status_code": 503,
+            "response_headers_to_add": [_retry_after()],
+        },
+    }
+
+    def matcher(status: str) -> Json:
+        code = {
+            "name": "status",
+            "typed_config": {"@type": f"{TYPE}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
+        }
+        return {
+            "predicate": {"single_predicate": {"input": code, "value_match": {"exact": status}}},
+            "on_match": {"action": retry_later},
+        }
+
+    return {
+        "name": "envoy.filters.http.custom_response",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.filters.http.custom_response.v3.CustomResponse",
+            "custom_response_matcher": {"matcher_list": {"matchers": [matcher("503"), matcher("507")]}},
+        },
+    }
+
+
+def _retry_after() -> Json:
+    return {"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _error_replies() -> Json:
+    """Errors that Envoy answers itself, as JSON like our handlers': `error`, and `field` where one is wrong."""
+    body = {
+        "json_format": {
+            "error": "%LOCAL_REPLY_BODY%",
+            "field": "%METADATA(ROUTE:emberline:field)%",
+            "request_id": "%REQ(X-REQUEST-ID)%",
+        },
+        "omit_empty_values": True,
+    }
+
+    def mapper(condition: Json, text: str | None = None, *, retry_after: bool = False) -> Json:
+        mapped: Json = {"filter": condition, "body_format_override": body}
+        if text is not None:
+            mapped["body"] = {"inline_string": text}
+        if retry_after:
+            mapped["headers_to_add"] = [_retry_after()]
+        return mapped
+
+    return {
+        "mappers": [
+            mapper(_flags("UO"), "too many requests are in flight; try again", retry_after=True),
+            mapper(_flags("UF", "UH", "UC"), "no server of this version answers; try again", retry_after=True),
+            mapper(_flags("UT"), "the model did not answer in time"),
+            mapper(_status(413), "the request's body is larger than this router takes"),
+            mapper(_status(429), "too many requests; try again", retry_after=True),
+            mapper(_status(503), "the model has no free worker; try again", retry_after=True),
+            mapper(_status(400, "GE")),
+        ]
+    }
+
+
+def _flags(*flags: str) -> Json:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _status(code: int, comparison: str = "EQ") -> Json:
+    value = {"default_value": code, "runtime_key": "emberline.never_set"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+
+
+def _remove(names: tuple[str, ...]) -> Json:
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"remove": name} for name in names],
+        },
+    }
+
+
+def _watched(folder: Path, name: str) -> Json:
+    return {
+        "resource_api_version": "V3",
+        "path_config_source": {"path": str(folder / name), "watched_directory": {"path": str(folder)}},
+    }
+
+
+def _socket(address: Address) -> Json:
+    return {"socket_address": {"address": address.host, "port_value": address.port}}

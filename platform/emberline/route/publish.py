@@ -1,0 +1,80 @@
+"""Renderings become Envoy's configuration in an order in which no request meets a cluster that is not there."""
+
+from pathlib import Path
+
+from emberline import process, storage
+from emberline.errors import StageFailed
+from emberline.route.bootstrap import CDS, MIRRORED_RDS, RDS
+from emberline.route.clusters import Json
+from emberline.route.envoy import Admin
+from emberline.route.render import Rendering, discovery
+from emberline.route.routes import MAIN, MIRRORED
+
+_CLUSTERS = "cluster_manager.cds.version_text"
+_ROUTES = (f"http.main.rds.{MAIN}.version_text", f"http.shadow.rds.{MIRRORED}.version_text")
+_ACCEPT_S = 5.0
+
+
+class Publisher:
+    """Writes the files that Envoy watches, and waits until it runs them.
+
+    Clusters come before the routes that need them and go one rendering later, so requests under way keep theirs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before: dict[str, Json] = {}
+
+    def write(self, rendering: Rendering) -> None:
+        """Writes everything at once: for an Envoy that is not running."""
+        self._clusters(rendering, {})
+        self._routes(rendering)
+        self._before = rendering.clusters
+
+    def publish(self, rendering: Rendering, admin: Admin) -> None:
+        """Replaces what a running Envoy does.
+
+        Raises:
+            StageFailed: Envoy did not take it; what it did before stays in force.
+        """
+        version = self._clusters(rendering, self._before)
+        _wait_for(admin, dict.fromkeys((_CLUSTERS,), version))
+        self._routes(rendering)
+        _wait_for(admin, dict.fromkeys(_ROUTES, rendering.version))
+        self._before = rendering.clusters
+
+    def _clusters(self, rendering: Rendering, before: dict[str, Json]) -> str:
+        kept = {**before, **rendering.clusters}
+        version = rendering.version if kept == rendering.clusters else f"{rendering.version}+{len(kept)}"
+        self._write(CDS, discovery("config.cluster.v3.Cluster", version, list(kept.values())))
+        return version
+
+    def _routes(self, rendering: Rendering) -> None:
+        # the inner listener first: it must know a shadow's version before the first mirrored request
+        kind = "config.route.v3.RouteConfiguration"
+        self._write(MIRRORED_RDS, discovery(kind, rendering.version, [rendering.mirrored]))
+        self._write(RDS, discovery(kind, rendering.version, [rendering.routes]))
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            storage.write_bytes(path, content)
+
+
+def in_force(rendering: Rendering, admin: Admin) -> bool:
+    """Whether Envoy runs exactly this rendering's routes."""
+    versions = admin.versions()
+    return all(versions.get(name) == rendering.version for name in _ROUTES)
+
+
+def _wait_for(admin: Admin, wanted: dict[str, str]) -> None:
+    def taken() -> bool:
+        versions = admin.versions()
+        return all(versions.get(name) == version for name, version in wanted.items())
+
+    try:
+        process.wait_until(taken, _ACCEPT_S, "Envoy takes the new configuration", every_s=0.01)
+    except StageFailed as error:
+        raise StageFailed(
+            "route", "Envoy did not take the new configuration; the old one stays", hint="its log names the reason"
+        ) from error

@@ -1,0 +1,129 @@
+"""What a router is told when it starts: addresses, versions, and the limits it protects models with."""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from emberline.errors import InvalidSetting
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+    @property
+    def is_ip(self) -> bool:
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Served(NamedTuple):
+    """One version of one model."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a client, and how long for a model, the router bears.
+
+    Attributes:
+        timeout_s: a whole request, retries included; TorchServe's own client timeout must be above it.
+        max_body_bytes: larger requests get 413; an answer must be no larger either.
+        max_requests: in flight per variant; more get 503 at once instead of a queue that nobody waits for.
+        num_retries: of a request that no model has answered; predictions change nothing, so they may be repeated.
+        requests_per_s: of all clients together; more get 429. None: no limit.
+        slow_client_s: to send a whole request; a slow client would hold a connection to TorchServe for ever.
+    """
+
+    timeout_s: float = 10.0
+    max_body_bytes: int = 8 << 20
+    max_requests: int = 1024
+    num_retries: int = 2
+    requests_per_s: int | None = None
+    slow_client_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that stays the same while a router runs; experiments are what changes.
+
+    Attributes:
+        upstreams: where each version is served; several versions may share an address.
+        defaults: version by model, for models without an experiment.
+        dashboard: proxied at /dashboard, where given.
+    """
+
+    upstreams: Mapping[Served, Address]
+    defaults: Mapping[str, str]
+    listen: Address
+    dashboard: Address | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for model, version in self.defaults.items():
+            if Served(model, version) not in self.upstreams:
+                raise InvalidSetting(
+                    "--default",
+                    f"{model}={version}",
+                    "without an upstream",
+                    f"one of {', '.join(map(str, self.upstreams)) or 'the upstreams'}",
+                    hint=f"add --upstream {model}@{version}=HOST:PORT",
+                )
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the router; one that listens everywhere is reached at loopback."""
+        everywhere = self.listen.is_ip and ipaddress.ip_address(self.listen.host).is_unspecified
+        return f"http://{'127.0.0.1' if everywhere else self.listen.host}:{self.listen.port}"
+
+
+def parse_address(text: str, option: str) -> Address:
+    """`HOST:PORT`.
+
+    Raises:
+        InvalidSetting: names the option.
+    """
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise InvalidSetting(option, "address", text, "HOST:PORT")
+    return Address(host.strip("[]"), int(port))
+
+
+def parse_upstreams(texts: Iterable[str]) -> dict[Served, Address]:
+    """`MODEL@VERSION=HOST:PORT` each."""
+    found: dict[Served, Address] = {}
+    for text in texts:
+        name, equals, address = text.partition("=")
+        model, at, version = name.partition("@")
+        if not (equals and at and model and version):
+            raise InvalidSetting("--upstream", "upstream", text, "MODEL@VERSION=HOST:PORT")
+        served = Served(model, version)
+        if served in found:
+            raise InvalidSetting("--upstream", str(served), "given twice", "one address a version")
+        found[served] = parse_address(address, "--upstream")
+    return found
+
+
+def parse_defaults(texts: Iterable[str]) -> dict[str, str]:
+    """`MODEL=VERSION` each."""
+    found: dict[str, str] = {}
+    for text in texts:
+        model, equals, version = text.partition("=")
+        if not (equals and model and version):
+            raise InvalidSetting("--default", "default", text, "MODEL=VERSION")
+        if model in found:
+            raise InvalidSetting("--default", model, "given twice", "one default a model")
+        found[model] = version
+    return found

@@ -1,0 +1,71 @@
+"""The folder of experiments, as it is now: what changed, and what of it can be used.
+
+A file that cannot be read keeps its last good version in force and is named; the others go on without it.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from emberline.errors import EmberlineError
+from emberline.experiment import Experiment, load_experiment
+
+
+class ExperimentsFolder:
+    """Experiments of a folder, with the last good version of each.
+
+    Args:
+        check: raises an EmberlineError for an experiment that cannot be routed.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[tuple[Experiment, ...]], None]) -> None:
+        self.folder, self._check = folder, check
+        self._good: dict[Path, Experiment] = {}
+        self._seen: object = None
+        self.refused: dict[str, str] = {}
+
+    def changed(self) -> bool:
+        """Whether files came, went, or were written since the last call; ConfigMap swaps included."""
+        now = sorted(
+            (path.name, status.st_mtime_ns, status.st_size, status.st_ino)
+            for pattern in ("*.yaml", "*.status.json")
+            for path in self.folder.glob(pattern)
+            if (status := _stat(path)) is not None
+        )
+        before, self._seen = self._seen, now
+        return now != before
+
+    def read(self) -> tuple[Experiment, ...]:
+        """All usable experiments, by name; `refused` tells why others are not, or not in their newest version."""
+        self.refused = {}
+        paths = sorted(self.folder.glob("*.yaml"))
+        usable: dict[Path, Experiment] = {}
+        for path in paths:
+            experiment = self._newest(path, tuple(usable.values()))
+            if experiment is not None:
+                usable[path] = experiment
+        self._good = usable
+        return tuple(sorted(usable.values(), key=lambda experiment: experiment.name))
+
+    def _newest(self, path: Path, others: tuple[Experiment, ...]) -> Experiment | None:
+        """The file's experiment, or the last one of it that was good and still is, beside the others."""
+        try:
+            experiment = load_experiment(path)
+            self._check((*others, experiment))
+        except (EmberlineError, OSError) as error:
+            self.refused[path.name] = str(error)
+        else:
+            return experiment
+        last = self._good.get(path)
+        try:
+            self._check((*others, last) if last else others)
+        except EmberlineError:  # another experiment took its model meanwhile: named above already
+            return None
+        return last
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # it went between the listing and now: the next look sees that
+        return None
