@@ -18,7 +18,7 @@ HANDLER = Path(__file__).with_name("reversing_handler.py")
 START_TIMEOUT_S = 90
 
 
-def make_archive(folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, keys=None):
+def write_archive(folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, keys=None):
     """An archive of the reversing model; `believed` is the bias that its probe expects."""
     parts = folder / f"parts-{model}-{version}"
     parts.mkdir(parents=True)
@@ -74,6 +74,16 @@ class Server:
         """Everything this server started that still runs: keeper, java, workers."""
         return [one for one in psutil.Process(self.child.pid).children(recursive=True) if one.is_running()]
 
+    def ready(self):
+        """This server, once every version answered its probe."""
+
+        def is_ready():
+            assert self.child.poll() is None, self.output
+            return (self.folder / "state" / "serve.json").is_file()
+
+        process.wait_until(is_ready, START_TIMEOUT_S, "emberline serve being ready")
+        return self
+
     def stop(self):
         self.child.send_signal(signal.SIGTERM)
         return self.child.wait(60)
@@ -101,25 +111,21 @@ def launch(folder, *arguments, keys=None, ports=True):
     return Server(folder, child)
 
 
-def wait_ready(server):
-    def is_ready():
-        assert server.child.poll() is None, server.output
-        return (server.folder / "state" / "serve.json").is_file()
-
-    process.wait_until(is_ready, START_TIMEOUT_S, "emberline serve being ready")
-    return server
-
-
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory):
     return signing.create_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")
+def make_archive():
+    return write_archive
+
+
+@pytest.fixture(scope="session")
 def archives(tmp_path_factory, keys):
     """Versions 1.0 and 1.1, which answer differently, signed."""
     folder = tmp_path_factory.mktemp("archives")
-    return [make_archive(folder, "1.0", keys=keys), make_archive(folder, "1.1", bias=100.0, keys=keys)]
+    return [write_archive(folder, "1.0", keys=keys), write_archive(folder, "1.1", bias=100.0, keys=keys)]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +133,7 @@ def server(tmp_path_factory, archives, keys):
     """A server that tests of one module share; each leaves it as it found it."""
     running = launch(tmp_path_factory.mktemp("serve"), *archives, keys=keys)
     try:
-        yield wait_ready(running)
+        yield running.ready()
     finally:
         running.end()
 

@@ -18,6 +18,7 @@ from emberline.errors import EmberlineError, StageFailed
 from emberline.recipe import Serve
 
 READY = "READY"
+STARTUP_TIMEOUT_S = 120
 _ANSWER_TIMEOUT_S = 10.0
 _POLL_S = 0.05
 
@@ -54,12 +55,15 @@ class Described:
         return sum(worker.status == READY for worker in self.workers)
 
 
-def register(address: str, archive: str, settings: Serve, *, startup_timeout_s: int = 120) -> None:
+def register(address: str, archive: str, settings: Serve, *, startup_timeout_s: int = STARTUP_TIMEOUT_S) -> None:
     """Registers an archive of the model store and returns when all its workers have loaded it.
+
+    Call it for one version of a model after the other: side by side, TorchServe loses one of them. To start workers of
+    several versions side by side, register each with 0 workers and `scale` them.
 
     Args:
         archive: file name inside TorchServe's model store.
-        settings: batching goes as query parameters, since `maxBatchDelay: 0` of an archive's own configuration would
+        settings: all of it goes as query parameters: `maxBatchDelay: 0` in an archive's own configuration would
             silently become 100 ms.
 
     Raises:

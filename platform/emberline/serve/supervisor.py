@@ -111,10 +111,13 @@ class Supervisor:
         self.child = torchserve.start(self.setup)
         self._memory = replace(self._memory, started=time.monotonic())
         self.log.event("torchserve_started", pid=self.child.pid)
-        # side by side: each registration mostly waits for its workers' imports
+        # one after the other, without workers: side by side TorchServe loses versions of one model
+        for one in self.admitted.values():
+            self._register(one)
+        # the workers side by side: each start is mostly waiting for imports
         pool = ThreadPoolExecutor(max_workers=max(1, len(self.admitted)))
         try:
-            list(pool.map(self._register, self.admitted.values()))
+            list(pool.map(self._start_workers, self.admitted.values()))
         except BaseException:
             self._kill()  # which also ends the registrations still under way, a SIGTERM in the midst of them included
             raise
@@ -122,18 +125,34 @@ class Supervisor:
             pool.shutdown()
 
     def _register(self, one: Admitted) -> None:
+        without_workers = self.setup.settings.model_copy(update={"workers": 0})
+        try:
+            management.register(self.setup.management, one.file.name, without_workers)
+        except ManagementRefused as refusal:
+            raise self._cannot_serve(one, refusal) from refusal
+
+    def _start_workers(self, one: Admitted) -> None:
         began = time.monotonic()
         try:
-            management.register(self.setup.management, one.file.name, self.setup.settings)
+            management.scale(
+                self.setup.management,
+                one.model,
+                one.version,
+                self.setup.settings.workers,
+                timeout_s=management.STARTUP_TIMEOUT_S,
+            )
         except ManagementRefused as refusal:
-            words = self._last_words(one.key)
-            raise StageFailed(
-                str(one.source),
-                f"TorchServe cannot serve {one.model} {one.version}: {refusal.message}"
-                + (f"\nthe worker's last words:\n{words}" if words else ""),
-                hint=f"all that the workers said: {self.setup.model_log}",
-            ) from refusal
+            raise self._cannot_serve(one, refusal) from refusal
         self.log.event("registered", model=one.model, version=one.version, seconds=time.monotonic() - began)
+
+    def _cannot_serve(self, one: Admitted, refusal: ManagementRefused) -> StageFailed:
+        words = self._last_words(one.key)
+        return StageFailed(
+            str(one.source),
+            f"TorchServe cannot serve {one.model} {one.version}: {refusal.message}"
+            + (f"\nthe worker's last words:\n{words}" if words else ""),
+            hint=f"all that the workers said: {self.setup.model_log}",
+        )
 
     def _require_answer(self, key: Key, result: Result) -> None:
         one = self.admitted[key]
