@@ -61,7 +61,8 @@ class EmberHandler:
             NoUsablePackage: there is none, so this worker must not become ready.
         """
         ember_worker.settle()
-        ember_reader.install()
+        if ember_reader.install():
+            log.info("reading TorchServe's protocol through a buffer")
         folder = Path(context.system_properties["model_dir"])
         self.description = orjson.loads((folder / ember_packages.DESCRIPTION).read_bytes())
         self.preprocessing = Preprocessing(self.description["preprocessing"])
@@ -98,7 +99,7 @@ class EmberHandler:
         body = next((name for name in BODY_NAMES if name in parameters and name not in inputs), None)
         if body is None:
             if not parameters:
-                raise InvalidInput("body", "is empty; a JSON object is required")
+                raise InvalidInput("body", ember_protocol.EMPTY)
             return ember_protocol.Request("single", ({name: self.field(part) for name, part in parameters.items()},))
         foreign = set(parameters) - {body}
         if foreign:

@@ -15,6 +15,8 @@ from ember_prediction import Prediction
 from ember_preprocessing import InvalidInput
 
 MAX_ROWS = 4096
+# TorchServe drops a body whose content type says it is a form, which is what curl says unless told otherwise
+EMPTY = "is empty; a JSON object is required, with content-type application/json"
 
 Style = Literal["single", "instances", "oip"]
 
@@ -76,7 +78,7 @@ def load_json(body: object) -> object:
     if not isinstance(body, bytes | bytearray | memoryview | str):
         return body
     if not body:
-        raise InvalidInput("body", "is empty; a JSON object is required")
+        raise InvalidInput("body", EMPTY)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Facts about where the tests run."""
+"""Facts about where the tests run, and small artifacts that are quick to make."""
 
 from pathlib import Path
 
@@ -11,3 +11,50 @@ ROOT = Path(__file__).parents[1]
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+def write_exported_artifact(folder, module, preprocessing, instance, labels=(), factory="emberline.models.mlp:mlp"):
+    """An artifact whose one package is `module` as torch.export has it: seconds, where compiling takes a minute."""
+    import torch
+
+    from emberline import assets, paper
+    from emberline.artifact import DESCRIPTION, PROBE, Artifact, Package, Probe, to_json
+    from emberline.recipe import Model, Preprocessing
+
+    recipe = Preprocessing.model_validate(preprocessing)
+    row = assets.handler_module("ember_preprocessing").Preprocessing(recipe.model_dump())(instance)
+    batch = tuple(torch.from_numpy(array)[None].repeat(2, *([1] * array.ndim)) for array in row)
+    rows = torch.export.Dim("rows", min=1, max=64)
+    program = torch.export.export(module.eval(), batch, dynamic_shapes=tuple({0: rows} for _ in batch))
+    expected = module(*(value[:1] for value in batch))[0].tolist()
+    package = Package(
+        file="model.pt2", backend="exported", precision="fp32", max_batch=64, torch=str(torch.__version__)
+    )
+    described = Artifact(model=Model(factory=factory), preprocessing=recipe, labels=tuple(labels), packages=(package,))
+    with paper.write_paper(folder, "artifact", seed=0) as draft:
+        torch.export.save(program, draft.folder / package.file)
+        (draft.folder / DESCRIPTION).write_bytes(to_json(described))
+        (draft.folder / PROBE).write_bytes(to_json(Probe(instance=instance, expected=expected, tolerance=1e-4)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export_artifact():
+    """Makes an artifact of a module of the test's own."""
+    return write_exported_artifact
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory):
+    """A folder of runs whose run `tiny` has one artifact, `fp32`: a classifier of four numbers into three classes."""
+    import torch
+
+    from emberline.models.mlp import mlp
+
+    runs = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    preprocessing = {"inputs": [{"name": "x", "shape": [4], "minimum": -10, "maximum": 10}]}
+    write_exported_artifact(
+        runs / "tiny" / "artifacts" / "fp32", mlp(4, 3, hidden=(8,)), preprocessing, {"x": [1, -2, 3, 4]}, "abc"
+    )
+    return runs
