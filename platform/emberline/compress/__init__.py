@@ -1,0 +1,1 @@
+"""From a trained model to artifacts that are smaller and faster, with proof, measurement and gates."""

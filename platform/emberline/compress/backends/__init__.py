@@ -1,0 +1,1 @@
+"""Backends, one a file: from a state to a package."""

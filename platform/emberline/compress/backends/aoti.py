@@ -1,0 +1,67 @@
+"""AOTInductor: the program compiled to machine code ahead of time, portable to any x86-64-v3."""
+
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emberline.artifact import Package
+from emberline.compress import kernels
+from emberline.compress.context import Context
+from emberline.compress.state import State
+from emberline.compress.target import MARCH, SIMD_BITS
+
+
+def compile_package(
+    state: State, program: torch.export.ExportedProgram, folder: Path, max_batch: int, context: Context
+) -> Package:
+    """Compiles the int8 program if there is one, else the float one."""
+    from torch._inductor import aoti_compile_and_package, config
+
+    precision = "fp32" if state.quantized is None else "int8"
+    file = f"{precision}.pt2"
+    options: dict[str, Any] = {
+        "freezing": True,  # weights become constants, packed once
+        "cpp.march": MARCH,
+        "cpp.simdlen": SIMD_BITS,
+        "cpp.threads": context.settings.threads,  # loops are compiled for this many
+    }
+    # freezing is silently off when gradients are on, and the package four times slower
+    with torch.no_grad(), config.patch(options):
+        aoti_compile_and_package(state.quantized or program, package_path=str(folder / file))
+    strip_symbols(folder / file)
+    return Package(
+        file=file,
+        backend="aoti",
+        precision="fp32" if state.quantized is None else "int8",
+        max_batch=max_batch,
+        needs=context.target.needs(precision),
+        torch=torch.__version__,
+        march=MARCH,
+        int8_kernels=kernels.count_kernels(folder / file),
+    )
+
+
+def strip_symbols(package: Path) -> None:
+    """Takes debugging symbols out of the compiled libraries: four fifths of a small package.
+
+    `strip` comes with the linker that just made the library; were it gone, the package would only be larger.
+    """
+    strip = shutil.which("strip")
+    if strip is None:
+        return
+    work = package.with_name(f"{package.name}.strip")
+    rewritten = package.with_name(f"{package.name}.stripped")
+    with zipfile.ZipFile(package) as old, zipfile.ZipFile(rewritten, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith(".so"):
+                work.write_bytes(content)
+                subprocess.run([strip, "--strip-unneeded", work], check=True)
+                content = work.read_bytes()
+                work.unlink()
+            new.writestr(zipfile.ZipInfo(entry.filename), content)
+    rewritten.replace(package)

@@ -1,0 +1,121 @@
+"""ONNX Runtime: for machines without a compiler, or beside AOTInductor when the recipe asks for it."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from emberline.artifact import Package
+from emberline.compress.context import Context
+from emberline.compress.state import State
+from emberline.errors import MissingTool
+
+_CALIBRATION_BATCH = 64
+_INT8_OPERATORS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
+
+
+def convert_package(
+    state: State, program: torch.export.ExportedProgram, folder: Path, max_batch: int, context: Context
+) -> Package:
+    """Converts the float program; ONNX Runtime's own static quantizer makes it int8 where a quantize stage ran.
+
+    Raises:
+        MissingTool: the extra `onnx` is not installed.
+    """
+    require_onnx()
+    import onnxruntime
+
+    precision = "fp32" if state.quantized is None else "int8"
+    file, plain = f"{precision}.onnx", folder / "plain.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter about its own dependencies
+        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+    if converted is None:
+        raise MissingTool("torch.onnx's converter", "no ONNX package can be made", hint="pip install 'emberline[onnx]'")
+    converted.save(str(plain))
+    if state.quantized is None:
+        plain.rename(folder / file)
+    else:
+        _quantize(plain, folder / file, state.calibration_rows, context)
+        plain.unlink()
+    return Package(
+        file=file,
+        backend="onnx",
+        precision="fp32" if state.quantized is None else "int8",
+        max_batch=max_batch,
+        needs=(context.target.vnni,) if precision == "int8" and context.target.vnni else (),
+        torch=torch.__version__,
+        march=f"onnxruntime {onnxruntime.__version__}",
+        int8_kernels=count_kernels(folder / file, folder),
+    )
+
+
+def require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingTool(
+            str(error.name), "no ONNX package can be made", hint="pip install 'emberline[onnx]'"
+        ) from error
+
+
+def count_kernels(model: Path, scratch: Path) -> int:
+    """Quantized operators left after ONNX Runtime optimised the graph, which is what it will run."""
+    import onnx
+    import onnxruntime
+
+    optimised = scratch / "optimised.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimised)
+    options.log_severity_level = 3  # it warns that an optimised model is for this machine; it is read and deleted here
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    counted = sum(node.op_type in _INT8_OPERATORS for node in onnx.load(str(optimised)).graph.node)
+    optimised.unlink()
+    return counted
+
+
+def _quantize(plain: Path, target: Path, rows: int, context: Context) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = plain.with_suffix(".prepared.onnx")
+    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(
+        str(prepared),
+        str(target),
+        _calibration(plain, context.training_rows(rows)),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=context.target.reduce_range,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    prepared.unlink()
+
+
+def _calibration(model: Path, rows: tuple[NDArray[Any], ...]) -> Any:
+    """Calibration rows in the form ONNX Runtime reads them."""
+    import onnx
+    from onnxruntime import quantization
+
+    names = [entry.name for entry in onnx.load(str(model), load_external_data=False).graph.input]
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+        def __init__(self) -> None:
+            self._batches = _batches(names, rows)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            return next(self._batches, None)
+
+    return Reader()
+
+
+def _batches(names: list[str], rows: tuple[NDArray[Any], ...]) -> Iterator[dict[str, NDArray[Any]]]:
+    for start in range(0, len(rows[0]), _CALIBRATION_BATCH):
+        pieces = [array[start : start + _CALIBRATION_BATCH] for array in rows]
+        yield dict(zip(names, pieces, strict=True))

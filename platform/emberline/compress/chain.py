@@ -1,0 +1,112 @@
+"""Running an artifact's steps, from the last one that is still in the cache. No torch until a step has to run."""
+
+import importlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emberline.compress.plan import FUNCTIONS, Step
+from emberline.runlog import RunLog
+
+if TYPE_CHECKING:
+    from emberline.compress.context import Context
+    from emberline.compress.state import State
+
+STATE = "state.json"
+_KEPT = 40  # folders of the cache that outlive the runs which used them
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished step.
+
+    Attributes:
+        note: what it reports; `accuracy` (validation rows), `parameters` and `weights_bytes` after it among it.
+        cached: whether an earlier run did it.
+    """
+
+    name: str
+    folder: Path
+    seconds: float
+    note: dict[str, Any]
+    cached: bool
+
+
+def run_chain(
+    artifact: str,
+    *,
+    steps: Sequence[Step],
+    cache: Path,
+    log: RunLog,
+    make_context: Callable[[], "Context"],
+    first_state: Callable[[], "State"],
+) -> list[Done]:
+    """Does the steps that the cache does not hold, each kept as soon as it is done.
+
+    Args:
+        first_state: the trained model; called only when no step is in the cache.
+    """
+    held = [step for step in steps if (folder_of(cache, step) / STATE).is_file()]
+    ready = 0
+    while ready < len(steps) and steps[ready] in held:
+        ready += 1
+    done = [_read(step, folder_of(cache, step), cached=True) for step in steps[:ready]]
+    if ready:
+        log.say(f"{artifact}: {', '.join(one.name for one in done)} unchanged, reused")
+    if ready == len(steps):
+        return done
+    from emberline.compress.state import read_state, write_state
+
+    context = make_context()
+    state = read_state(done[-1].folder, context.recipe, context.search) if done else first_state()
+    for position, step in enumerate(steps[ready:], start=ready + 1):
+        log.say(f"{artifact}: {step.name} ({position}/{len(steps)}) …")
+        begin = time.monotonic()
+        folder = folder_of(cache, step)
+        context.scratch = folder.with_name(f"{folder.name}.{os.getpid()}.work.partial")
+        try:
+            state = _function(step.name)(state, step.settings, context)
+            state = state.noted(context, time.monotonic() - begin)
+            write_state(state, folder)
+        finally:
+            shutil.rmtree(context.scratch, ignore_errors=True)
+        state = state.kept_in(folder)
+        done.append(_read(step, folder, cached=False))
+        facts = {"artifact": artifact, "stage": step.name, "seconds": done[-1].seconds}
+        log.event("compress_stage", **facts, accuracy=done[-1].note["accuracy"])
+        log.say(f"{artifact}: {step.name} took {done[-1].seconds:.1f} s, accuracy {done[-1].note['accuracy']:.2%}")
+    return done
+
+
+def folder_of(cache: Path, step: Step) -> Path:
+    return cache / f"{step.name}-{step.key[:20]}"
+
+
+def tidy(cache: Path) -> None:
+    """Removes what dead processes left half-written, and the oldest folders beyond a number."""
+    if not cache.is_dir():
+        return
+    for path in cache.glob("*.partial"):
+        owner = next((part for part in path.name.split(".")[1:] if part.isdigit()), "")
+        if not owner or not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    folders = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in folders[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(step: Step, folder: Path, *, cached: bool) -> Done:
+    described = json.loads((folder / STATE).read_bytes())
+    os.utime(folder)  # used now: the oldest are removed first
+    return Done(step.name, folder, described["note"]["seconds"], described["note"], cached)
+
+
+def _function(name: str) -> Callable[..., "State"]:
+    module, _, function = FUNCTIONS[name].partition(":")
+    found: Callable[..., State] = getattr(importlib.import_module(module), function)
+    return found

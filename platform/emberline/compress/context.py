@@ -1,0 +1,96 @@
+"""What every stage may read: the recipe, rows as the model takes them, the target, the log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emberline import assets, data
+from emberline.compress.target import Target
+from emberline.data import Rows, Splits
+from emberline.errors import EmberlineError
+from emberline.recipe import Compress, Recipe
+from emberline.runlog import RunLog
+
+Arrays = tuple[NDArray[Any], ...]
+
+_SCORE_ROWS = 256  # rows of one forward pass while scoring
+_SEED = 0
+
+
+@dataclass
+class Context:
+    """Of one `emberline compress`; rows are read and prepared when a stage first asks for them."""
+
+    recipe: Recipe
+    settings: Compress
+    search: Path | None
+    target: Target
+    backends: tuple[str, ...]
+    log: RunLog
+    max_batch: int = 64
+    scratch: Path = field(default_factory=Path)
+
+    @cached_property
+    def splits(self) -> Splits:
+        splits = data.load(self.recipe.data, self.search)
+        data.check_splits(splits, len(self.recipe.labels), f"data.source {self.recipe.data.source}")
+        return splits
+
+    @cached_property
+    def validation(self) -> tuple[Arrays, NDArray[np.int64]]:
+        """All validation rows: inputs and labels."""
+        return prepare(self.recipe, self.splits.validation, range(len(self.splits.validation)))
+
+    def training_rows(self, count: int) -> Arrays:
+        """A fixed random choice of training rows, for calibration and for batch-norm statistics."""
+        rows = self.splits.train
+        chosen = np.random.default_rng(_SEED).permutation(len(rows))[:count]
+        return prepare(self.recipe, rows, [int(index) for index in chosen])[0]
+
+    def example(self, rows: int) -> tuple[torch.Tensor, ...]:
+        """Real rows to trace with, repeated where the validation split has fewer."""
+        inputs, _ = self.validation
+        return tuple(torch.from_numpy(np.resize(array, (rows, *array.shape[1:]))) for array in inputs)
+
+    def accuracy(self, program: Callable[..., Any]) -> float:
+        return float(self.correct(program).mean())
+
+    def correct(self, program: Callable[..., Any]) -> NDArray[np.bool_]:
+        """For each validation row, whether the largest of the first output is its label."""
+        inputs, labels = self.validation
+        return np.asarray(predictions(program, inputs).argmax(axis=-1) == labels)
+
+
+def predictions(program: Callable[..., Any], inputs: Arrays) -> NDArray[Any]:
+    """First output of a module or exported program for all rows."""
+    outputs = []
+    with torch.no_grad():
+        for start in range(0, len(inputs[0]), _SCORE_ROWS):
+            answer = program(*[torch.from_numpy(array[start : start + _SCORE_ROWS]) for array in inputs])
+            outputs.append((answer[0] if isinstance(answer, tuple | list) else answer).numpy())
+    return np.concatenate(outputs)
+
+
+def prepare(recipe: Recipe, rows: Rows, indices: Any) -> tuple[Arrays, NDArray[np.int64]]:
+    """Rows through the recipe's preprocessing, stacked.
+
+    Raises:
+        EmberlineError: a row does not fit the recipe's inputs; names row and field.
+    """
+    shared = assets.handler_module("ember_preprocessing")
+    preprocessing = shared.Preprocessing(recipe.preprocessing.model_dump(mode="json"))
+    prepared, labels = [], []
+    for index in indices:
+        instance, label = rows[index]
+        try:
+            prepared.append(preprocessing(instance))
+        except shared.InvalidInput as error:
+            raise EmberlineError(str(error), place=f"row {index} of {recipe.data.source}") from error
+        labels.append(label)
+    return shared.stack(prepared), np.asarray(labels, np.int64)

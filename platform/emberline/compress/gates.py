@@ -1,0 +1,122 @@
+"""Gates: what a candidate must show before it becomes an artifact, as pure functions of what was measured.
+
+An accuracy gate is decided by a confidence bound on paired rows, since baseline and candidate answered the same ones.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Verdict = Literal["passed", "failed", "inconclusive"]
+
+CONFIDENCE = 0.95
+_Z = 1.6449  # of a one-sided bound at that confidence
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One gate's result.
+
+    Attributes:
+        text: one sentence with the numbers.
+    """
+
+    gate: str
+    verdict: Verdict
+    text: str
+
+
+@dataclass(frozen=True)
+class PairedDrop:
+    """How much accuracy the candidate lost on the rows that both answered.
+
+    Attributes:
+        drop: measured, as a fraction; negative for a gain.
+        half_width: from the bound's centre to the bound.
+        centre: of the interval, drawn slightly towards zero.
+        deviation: of one row's difference.
+    """
+
+    rows: int
+    drop: float
+    centre: float
+    half_width: float
+    deviation: float
+
+    @property
+    def upper(self) -> float:
+        """With 95 % confidence the true drop is below this."""
+        return self.centre + self.half_width
+
+
+def paired_drop(baseline: NDArray[np.int64], candidate: NDArray[np.int64]) -> PairedDrop:
+    """The drop in accuracy with its one-sided bound, from 1 or 0 for each row.
+
+    Adds one row to each kind of disagreement, so that two models that agree on every row still have a bound.
+
+    Source: Bonett and Price, Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data, Journal of Educational and Behavioral Statistics 37 (2012), equation 4.
+    """
+    rows = len(baseline)
+    lost = int(((baseline == 1) & (candidate == 0)).sum())
+    won = int(((baseline == 0) & (candidate == 1)).sum())
+    p_lost, p_won = (lost + 1) / (rows + 2), (won + 1) / (rows + 2)
+    deviation = math.sqrt(p_lost + p_won - (p_lost - p_won) ** 2)
+    return PairedDrop(
+        rows=rows,
+        drop=(lost - won) / rows,
+        centre=p_lost - p_won,
+        half_width=_Z * deviation / math.sqrt(rows + 2),
+        deviation=deviation,
+    )
+
+
+def accuracy_gate(paired: PairedDrop, most: float) -> Outcome:
+    """Passed when the bound is within the gate; failed when the drop itself is not; else inconclusive.
+
+    A drop beyond the gate is inconclusive too where so few rows can't tell it from one within (half-width above it).
+    """
+    text = (
+        f"drop {100 * paired.drop:.2f} points, below {100 * paired.upper:.2f} with {CONFIDENCE:.0%} confidence on "
+        f"{paired.rows} rows; {100 * most:g} allowed"
+    )
+    if paired.upper <= most:
+        return Outcome("max_accuracy_drop", "passed", text)
+    if paired.drop > most and paired.half_width <= most:
+        return Outcome("max_accuracy_drop", "failed", text)
+    return Outcome("max_accuracy_drop", "inconclusive", f"{text}; needs {_rows_needed(paired, most)} rows")
+
+
+def speed_gate(speedup: float, least: float, batch: int) -> Outcome:
+    verdict: Verdict = "passed" if speedup >= least else "failed"
+    return Outcome("min_speedup", verdict, f"{speedup:.2f}x at batch {batch}; {least:g}x required")
+
+
+def size_gate(size_bytes: int, most_mb: float) -> Outcome:
+    verdict: Verdict = "passed" if size_bytes <= most_mb * 1e6 else "failed"
+    return Outcome("max_size_mb", verdict, f"{size_bytes / 1e6:.2f} MB; {most_mb:g} MB allowed")
+
+
+def slower(speedups: dict[int, float]) -> list[str]:
+    """A sentence for each batch size at which the candidate was measured slower than the baseline."""
+    return [
+        f"slower than the baseline at batch {batch}: {factor:.2f}x of its speed"
+        for batch, factor in speedups.items()
+        if factor < 1
+    ]
+
+
+def lost_by(accuracies: list[tuple[str, float]]) -> tuple[str, float]:
+    """The stage with the largest drop between its accuracy and the one before it, and that drop."""
+    drops = [(stage, before - after) for (_, before), (stage, after) in pairwise(accuracies)]
+    return max(drops, key=lambda entry: entry[1])
+
+
+def _rows_needed(paired: PairedDrop, most: float) -> int:
+    """Rows at which the bound would decide, were the drop what was measured here."""
+    room = abs(most - paired.drop) or most or 1e-3
+    return math.ceil((_Z * paired.deviation / room) ** 2)

@@ -1,0 +1,142 @@
+"""From a recipe's list of stages to the steps that run, each with a key that says what it depends on. No torch.
+
+A step's key is a digest over the key before it, its settings, and what else it reads; so an equal key means equal work,
+and a change repeats that step and those after it, no more.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import emberline
+from emberline import storage
+from emberline.artifact import Backend
+from emberline.compress.target import Target
+from emberline.errors import InvalidSetting
+from emberline.paper import digest_of
+from emberline.recipe import Compress, Export, Prune, Quantize, Recipe, Section, Variant
+
+_PACKAGE = Path(emberline.__file__).parent
+_LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime")
+
+# step → module and function that does it; loaded when it has to run
+FUNCTIONS = {
+    "prune": "emberline.compress.stages.prune:prune",
+    "batch_norm": "emberline.compress.stages.batch_norm:re_estimate",
+    "finetune": "emberline.compress.stages.finetune:finetune",
+    "quantize": "emberline.compress.stages.quantize:quantize",
+    "export": "emberline.compress.stages.export:export",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage as it will run.
+
+    Attributes:
+        settings: the recipe's section, or None for steps that follow from another (batch-norm re-estimation).
+        key: what it and all before it depend on, as a digest.
+    """
+
+    name: str
+    settings: Section | None
+    key: str
+
+
+def plan(
+    name: str, variant: Variant, *, recipe: Recipe, settings: Compress, base: str, backends: tuple[Backend, ...]
+) -> list[Step]:
+    """The steps of one artifact, batch-norm re-estimation after each pruning included.
+
+    Raises:
+        InvalidSetting: the stages stand in an order that cannot work.
+    """
+    require_order(name, variant)
+    steps: list[Step] = []
+    key = base
+    for stage in variant.stages:
+        key = _key(key, stage.stage, stage, _also_reads(stage, recipe, settings, backends))
+        steps.append(Step(stage.stage, stage, key))
+        if isinstance(stage, Prune):
+            key = _key(key, "batch_norm", None, {})
+            steps.append(Step("batch_norm", None, key))
+    return steps
+
+
+def require_order(name: str, variant: Variant) -> None:
+    """Export comes last and once; what changes the float model comes before it is quantized."""
+    kinds = [stage.stage for stage in variant.stages]
+    place = f"compress.artifacts.{name}"
+    if kinds.count("export") != 1 or kinds[-1] != "export":
+        raise InvalidSetting(place, "stages", kinds, "one export stage, as the last one,")
+    if "quantize" in kinds and kinds.index("quantize") != len(kinds) - 2:
+        hint = "pruning and fine-tuning change the float model, which would leave the quantized one behind"
+        raise InvalidSetting(place, "stages", kinds, "quantize just before export, once,", hint=hint)
+
+
+def choose_backends(variant: Variant, target: Target) -> tuple[tuple[Backend, ...], str | None]:
+    """The backends to export for, and why they are not those of the recipe, if they are not."""
+    wanted: tuple[Backend, ...] = next(stage.backends for stage in variant.stages if isinstance(stage, Export))
+    if "aoti" not in wanted or target.compiler:
+        return wanted, None
+    kept: tuple[Backend, ...] = ("onnx",)
+    return kept, "g++ is not installed, so nothing can be compiled ahead of time: ONNX Runtime takes its place"
+
+
+def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path | None) -> str:
+    """What all steps depend on: weights, rows, how rows are prepared, this machine's target, versions, code."""
+    references = (recipe.model.factory, recipe.data.source)
+    return digest_of(
+        {
+            "trained": trained_digest,
+            "model": recipe.model.model_dump(mode="json"),
+            "data": recipe.data.model_dump(mode="json"),
+            "preprocessing": recipe.preprocessing.model_dump(mode="json"),
+            "seed": recipe.seed,
+            "target": [target.vnni, target.compiler],
+            "libraries": {library: _version(library) for library in _LIBRARIES},
+            "code": _digest_files((_PACKAGE / "compress").rglob("*.py")),
+            "users": [_digest_files(_source_files(reference, search)) for reference in references],
+        }
+    )
+
+
+def _also_reads(stage: Section, recipe: Recipe, settings: Compress, backends: tuple[Backend, ...]) -> dict[str, Any]:
+    if isinstance(stage, Export):
+        return {"batch_sizes": settings.batch_sizes, "threads": settings.threads, "backends": backends}
+    if isinstance(stage, Prune | Quantize):
+        return {}
+    return {"train": recipe.train.model_dump(mode="json"), "code": _digest_files((_PACKAGE / "train").rglob("*.py"))}
+
+
+def _key(before: str, name: str, settings: Section | None, also: dict[str, Any]) -> str:
+    described = settings.model_dump(mode="json") if settings else None
+    return digest_of({"before": before, "step": name, "settings": described, "reads": also})
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _digest_files(files: Iterable[Path]) -> str:
+    return digest_of({path.name: storage.content_hash(path) for path in sorted(files)})
+
+
+def _source_files(reference: str, search: Path | None) -> list[Path]:
+    """The file of the user's function, found without running it where it stands beside the recipe."""
+    module = reference.partition(":")[0]
+    path = Path(*module.split(".")).with_suffix(".py")
+    for root in (*([search] if search else []), _PACKAGE.parent):
+        if (root / path).is_file():
+            return [root / path]
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        return []  # the stage that needs it says what is wrong
+    return [Path(found.origin)] if found and found.origin and Path(found.origin).is_file() else []

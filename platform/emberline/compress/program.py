@@ -1,0 +1,79 @@
+"""Tracing a model into a program of any batch size, with errors that name the layer."""
+
+import torch
+from torch import nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from emberline import models
+from emberline.compress.context import Context
+from emberline.errors import StageFailed
+
+_EXAMPLE_ROWS = 8  # any number above 1: torch takes a batch of 1 for a constant
+
+
+def trace(model: nn.Module, context: Context, *, stage: str) -> torch.export.ExportedProgram:
+    """`torch.export` with the batch dimension free from 1 to the largest batch.
+
+    Raises:
+        StageFailed: the model fails in forward, decides by its data, or fixes its batch size.
+    """
+    batch = torch.export.Dim("batch", min=1, max=context.max_batch)
+    example = context.example(min(_EXAMPLE_ROWS, context.max_batch))
+    if not isinstance(model, torch.fx.GraphModule):
+        require_forward(model, example, stage)
+        model.eval()
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, example, dynamic_shapes=_shapes(model, example, batch))
+    except GuardOnDataDependentSymNode as error:
+        raise StageFailed(
+            stage,
+            f"layer {models.failing_layer(error, model)} decides by the values of its data: {_call(error)}",
+            hint="use torch.where or torch.cond, which can be exported, in place of `if` and `while` on tensors",
+        ) from error
+    except torch._dynamo.exc.UserError as error:  # noqa: SLF001 - the exception has no public name
+        first = next((line.strip(" -") for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise StageFailed(
+            stage,
+            f"the model takes only some batch sizes: {first}",
+            hint="keep the batch dimension free: x.flatten(1), or x.view(x.shape[0], …) in place of x.view(8, …)",
+        ) from error
+    except Exception as error:
+        # whatever else a user's own forward raises while it is traced
+        layer = models.failing_layer(error, model) or type(model).__name__
+        raise StageFailed(stage, f"layer {layer} cannot be exported: {_first_line(error)}") from error
+
+
+def require_forward(model: nn.Module, example: tuple[torch.Tensor, ...], stage: str) -> None:
+    """Runs the model once; what it raises becomes one clear line that names the layer."""
+    try:
+        with torch.no_grad():
+            model.eval()(*example)
+    except Exception as error:
+        layer = models.failing_layer(error, model) or type(model).__name__
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
+        raise StageFailed(
+            stage,
+            f"layer {layer} fails in forward with {type(error).__name__}: {_first_line(error)}",
+            hint=f"it was given inputs of shape {shapes}, as the recipe's preprocessing makes them",
+        ) from error
+
+
+def _shapes(
+    model: nn.Module, example: tuple[torch.Tensor, ...], batch: "torch.export.Dim"
+) -> tuple[dict[int, "torch.export.Dim"], ...]:
+    del model
+    return tuple({0: batch} for _ in example)
+
+
+def _call(error: Exception) -> str:
+    """The user's own line, from torch's long message."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    for position, line in enumerate(lines[:-1]):
+        if line.startswith("File ") and ", in " in line:
+            return f"{line.removeprefix('File ')}: {lines[position + 1]}"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

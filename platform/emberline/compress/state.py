@@ -1,0 +1,123 @@
+"""What passes from stage to stage, and how it is kept on disk between runs.
+
+A folder of the cache: `state.json`, and, as far as the stages have come, `model.safetensors` (the float module's
+weights), `quantized.pt2` (the calibrated int8 program, interpreted), and the finished packages.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from emberline import models, storage
+from emberline.artifact import PROBE, ChannelEdit, Package
+from emberline.compress.chain import STATE
+from emberline.compress.context import Context
+from emberline.recipe import Recipe
+
+WEIGHTS = "model.safetensors"
+QUANTIZED = "quantized.pt2"
+
+
+@dataclass(frozen=True)
+class State:
+    """Between two stages.
+
+    Attributes:
+        model: the float module, pruned as `edits` say; stages replace it, or change it in place and hand it on.
+        edits: what pruning removed so far, in order.
+        quantized: the int8 program of `model`, or None.
+        calibration_rows: training rows its scales come from; a backend with a quantizer of its own takes as many.
+        packages: exported programs in the order of the fallback chain; their files are in `folder`.
+        note: what the stage that made this state reports of its work.
+    """
+
+    model: nn.Module
+    edits: tuple[ChannelEdit, ...] = ()
+    quantized: torch.export.ExportedProgram | None = None
+    calibration_rows: int = 0
+    packages: tuple[Package, ...] = ()
+    folder: Path | None = None
+    note: dict[str, Any] = field(default_factory=dict)
+
+    def after(self, **changes: Any) -> "State":
+        """A copy with changes; the note starts empty."""
+        return replace(self, **{"note": {}, **changes})
+
+    def noted(self, context: Context, seconds: float) -> "State":
+        """With what every stage reports: accuracy on the validation rows, weights, time."""
+        program = self.model.eval() if self.quantized is None else self.quantized.module()
+        facts = {
+            "accuracy": context.accuracy(program),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "weights_bytes": _weights_bytes(self.model, int8=self.quantized is not None),
+            "seconds": seconds,
+        }
+        return replace(self, note={**self.note, **facts})
+
+    def kept_in(self, folder: Path) -> "State":
+        """The same state, its package files now in `folder`."""
+        return replace(self, folder=folder)
+
+
+def _weights_bytes(model: nn.Module, *, int8: bool) -> int:
+    """Bytes of the parameters: one each for matrices and kernels in int8, else as they are."""
+    return sum(
+        parameter.numel() * (1 if int8 and parameter.dim() > 1 else parameter.element_size())
+        for parameter in model.parameters()
+    )
+
+
+def write_state(state: State, target: Path) -> None:
+    """Puts a state on disk, whole or not at all."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.model.state_dict().items()}
+    save_file(tensors, partial / WEIGHTS)
+    if state.quantized is not None:
+        torch.export.save(state.quantized, partial / QUANTIZED)
+    for package in state.packages:
+        shutil.copyfile(Path(str(state.folder)) / package.file, partial / package.file)
+    if state.packages:
+        shutil.copyfile(Path(str(state.folder)) / PROBE, partial / PROBE)
+    described = {
+        "edits": [edit.model_dump(mode="json") for edit in state.edits],
+        "packages": [package.model_dump(mode="json") for package in state.packages],
+        "quantized": state.quantized is not None,
+        "calibration_rows": state.calibration_rows,
+        "note": state.note,
+    }
+    storage.write_bytes(partial / STATE, json.dumps(described, indent=1).encode())
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def read_state(folder: Path, recipe: Recipe, search: Path | None) -> State:
+    """The state a stage left, its module rebuilt from factory, edits and weights."""
+    described = json.loads((folder / STATE).read_bytes())
+    edits = tuple(ChannelEdit.model_validate(edit) for edit in described["edits"])
+    model = models.create(recipe.model, search)
+    models.apply_edits(model, edits, models.example_inputs(recipe.preprocessing))
+    model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    quantized = None
+    if described["quantized"]:
+        # the operators of a quantized program are registered by this import
+        import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+
+        quantized = torch.export.load(folder / QUANTIZED)
+    return State(
+        model=model.eval(),
+        edits=edits,
+        quantized=quantized,
+        calibration_rows=described["calibration_rows"],
+        packages=tuple(Package.model_validate(package) for package in described["packages"]),
+        folder=folder,
+        note=described["note"],
+    )

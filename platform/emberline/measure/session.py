@@ -1,0 +1,141 @@
+"""Starting the measuring process and reading what it found."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline import process
+from emberline.errors import StageFailed
+from emberline.measure.timing import Timing
+from emberline.runlog import RunLog
+
+ROUNDS = 40
+_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be measured: a folder with packages and a probe, described as in `artifact.json`."""
+
+    name: str
+    folder: Path
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate's result.
+
+    Attributes:
+        package: the entry of the chain that ran.
+        skipped: why others of the chain did not.
+        size_bytes: of the package that ran.
+        correct: 1 or 0 for each row given, of shape (rows,); None without rows.
+    """
+
+    name: str
+    package: dict[str, Any]
+    skipped: tuple[str, ...]
+    size_bytes: int
+    timings: tuple[Timing, ...]
+    correct: NDArray[np.int64] | None
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Measured":
+        return cls(
+            name=raw["name"],
+            package=raw["package"],
+            skipped=tuple(raw["skipped"]),
+            size_bytes=raw["size_bytes"],
+            timings=tuple(Timing.from_json(timing) for timing in raw["timings"]),
+            correct=None if raw["correct"] is None else np.asarray(raw["correct"], np.int64),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "package": self.package,
+            "skipped": list(self.skipped),
+            "size_bytes": self.size_bytes,
+            "timings": [timing.to_json() for timing in self.timings],
+            "correct": None if self.correct is None else self.correct.tolist(),
+        }
+
+    def timing(self, batch: int) -> Timing:
+        return next(timing for timing in self.timings if timing.batch == batch)
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    batch_sizes: Sequence[int],
+    *,
+    threads: int = 1,
+    rounds: int = ROUNDS,
+    inputs: tuple[NDArray[Any], ...] | None = None,
+    labels: NDArray[Any] | None = None,
+    log: RunLog | None = None,
+) -> dict[str, Measured]:
+    """Times all candidates in interleaved rounds, in a process of their own; scores them where labels are given.
+
+    Args:
+        inputs: prepared rows, one array an input; None times each candidate on its own probe, repeated.
+
+    Raises:
+        StageFailed: the process failed, with the last lines it printed.
+    """
+    with tempfile.TemporaryDirectory(prefix="ember-measure-") as scratch:
+        folder = Path(scratch)
+        rows = None
+        if inputs is not None and labels is not None:
+            rows = folder / "rows.npz"
+            arrays = {f"input{i}": array for i, array in enumerate(inputs)}
+            np.savez(rows, labels=labels, **arrays)  # type: ignore[arg-type]  # the stub takes no **dict of arrays
+        job = {
+            "candidates": [
+                {"name": one.name, "folder": str(one.folder.resolve()), "description": one.description}
+                for one in candidates
+            ],
+            "batch_sizes": list(batch_sizes),
+            "threads": threads,
+            "rounds": rounds,
+            "rows": str(rows) if rows else None,
+        }
+        raw = _run(folder, job, threads, log)
+    return {one.name: _measured(one, raw[one.name]) for one in candidates}
+
+
+def _run(folder: Path, job: dict[str, Any], threads: int, log: RunLog | None) -> dict[str, Any]:
+    job_path, result_path, output = folder / "job.json", folder / "result.json", folder / "output.log"
+    job_path.write_text(json.dumps(job), encoding="utf-8")
+    child = process.start(
+        [sys.executable, "-m", "emberline.measure.worker", job_path, result_path],
+        name="measure",
+        log=output,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(folder)},
+    )
+    try:
+        code = child.wait(_TIMEOUT_S)
+    finally:
+        child.stop()
+    printed = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if code != 0 or not result_path.is_file():
+        raise StageFailed("measure", f"the measuring process ended with code {code}: {' | '.join(printed[-3:])}")
+    if log is not None:
+        for line in printed:
+            if "passed over" in line:
+                log.say(f"measure: {line}")
+    result: dict[str, Any] = json.loads(result_path.read_bytes())
+    return result
+
+
+def _measured(one: Candidate, raw: dict[str, Any]) -> Measured:
+    size = (one.folder / raw["package"]["file"]).stat().st_size
+    return Measured.from_json({"correct": None, **raw, "name": one.name, "size_bytes": size})

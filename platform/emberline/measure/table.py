@@ -1,0 +1,32 @@
+"""The table that measuring prints."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from emberline.measure.session import Measured
+from emberline.measure.timing import speedup
+
+
+def print_table(measured: Mapping[str, Measured], baseline: str, console: Console | None = None) -> None:
+    """One line a candidate and batch size; speed-ups are against `baseline`."""
+    table = Table(title=f"latency of one batch; speed-up against {baseline}", title_justify="left")
+    table.add_column("artifact", no_wrap=True)
+    table.add_column("package", no_wrap=True)
+    for column in ("MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in measured.values():
+        for timing in one.timings:
+            against = measured[baseline].timing(timing.batch)
+            table.add_row(
+                one.name,
+                f"{one.package['backend']} {one.package['precision']}",
+                f"{one.size_bytes / 1e6:.2f}",
+                str(timing.batch),
+                f"{timing.wall_median_ms:.3f}",
+                f"{timing.spread_ms:.3f}",
+                f"{timing.cpu_median_ms:.3f}",
+                "-" if one.name == baseline else f"{speedup(against, timing):.2f}x",
+            )
+    (console or Console()).print(table)
