@@ -119,7 +119,8 @@ class Router:
         validate(bootstrap, self._folders.envoy)
         storage.write_bytes(self._bootstrap, orjson.dumps(bootstrap, option=orjson.OPT_INDENT_2))
         self._start_envoy()
-        process.wait_until(self._answers, _START_S, "Envoy answers")
+        with httpx.Client(timeout=2.0, trust_env=False) as client:
+            process.wait_until(lambda: self._answers(client), _START_S, "Envoy answers")
         self._shipping = threading.Thread(target=self._ship_always, name="shipper", daemon=True)
         self._shipping.start()
         self._write_paper()
@@ -236,11 +237,14 @@ class Router:
         with suppress(StageFailed):  # a client that never ends its request is cut off: it had a whole timeout
             process.wait_until(lambda: not self._admin.count("http.main.downstream_rq_active"), patience_s, "drain")
 
-    def _answers(self) -> bool:
+    def _answers(self, client: httpx.Client) -> bool:
         if not self._envoy.running():
             log = self._folders.state / "envoy.log"
             raise StageFailed("route", f"Envoy ended with code {self._envoy.exit_code()}", hint=f"see {log}")
-        return not _get_error(self._settings.url + "/readyz")
+        try:
+            return client.get(f"{self._settings.url}/readyz").is_success
+        except httpx.TransportError:  # it does not listen yet
+            return False
 
     def _unready(self) -> str:
         """Empty when Envoy runs what the experiments say."""
@@ -303,11 +307,3 @@ def _await_predecessor(folders: Folders) -> None:
 
     process.wait_until(gone, _PREDECESSOR_S, "the killed router's Envoy ends")
     folders.paper.unlink(missing_ok=True)
-
-
-def _get_error(url: str) -> str:
-    try:
-        answer = httpx.get(url, timeout=2.0, trust_env=False)
-    except httpx.TransportError as error:
-        return str(error) or type(error).__name__
-    return "" if answer.is_success else answer.text
