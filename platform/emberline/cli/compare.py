@@ -1,0 +1,32 @@
+"""`emberline compare`: what the traffic says about the versions of an experiment."""
+
+from pathlib import Path
+
+
+def compare(
+    *experiment: Path,
+    data: Path = Path("data"),
+    report: Path = Path("report"),
+    experiments: Path = Path("state/experiments"),
+) -> None:
+    """Assesses experiments from their exposures and outcomes; prints a table and writes a report.
+
+    A verdict is one of running, ship, stop, inconclusive and invalid; each of them is an answer, so each exits with 0.
+
+    Args:
+        experiment: Experiment files; without any, all in --experiments.
+        data: Folder of exposures and outcomes.
+        report: Folder for the reports: <name>/index.html, its pictures, and assessment.json.
+        experiments: Where the status of an experiment is, if it is not beside its file.
+    """
+    from rich.console import Console
+
+    from emberline.compare.table import render
+    from emberline.compare.verb import compare_experiments
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    for look, page in compare_experiments(experiment, data, report, experiments):
+        console.print(render(look))
+        console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+"""`emberline rollout`: moves traffic along each experiment's ramp, and tells why."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emberline.rollout.phases import Action
+
+
+def rollout(
+    *,
+    experiments: Path = Path("state/experiments"),
+    data: Path = Path("data"),
+    route: str | None = None,
+    envoy_admin: str | None = None,
+    management: str | None = None,
+    interval: str = "1s",
+    until_done: bool = False,
+    kubernetes: bool = False,
+    namespace: str = "default",
+    pause: str | None = None,
+    resume: str | None = None,
+    abort: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Moves traffic along each experiment's ramp on what its data say; rolls back by itself.
+
+    Stopping it, SIGKILL included, leaves traffic where it is; started again, it goes on from there.
+
+    Args:
+        experiments: folder of experiments, with their status, audit logs and requests.
+        data: folder of exposures and outcomes.
+        route: address of the router, to see that it took a configuration.
+        envoy_admin: address of Envoy's admin interface, which sees it sooner.
+        management: TorchServe's management address; with it, the loser of a shipped experiment is unregistered.
+        interval: between two looks, such as 1s or 5m.
+        until_done: exit when every experiment has ended.
+        kubernetes: read Experiments from the cluster, and write their status and the routers' ConfigMap there.
+        namespace: of the Experiments.
+        pause: name of an experiment to hold where it is (its guardrails still roll it back).
+        resume: name of a paused experiment to let go on.
+        abort: name of an experiment to roll back.
+        reason: why, for --pause, --resume and --abort; kept in the audit log.
+    """
+    from emberline.rollout.verb import ask, run
+
+    asked: dict[Action, str | None] = {"pause": pause, "resume": resume, "abort": abort}
+    wishes = {action: name for action, name in asked.items() if name is not None}
+    if wishes or reason is not None:
+        ask(experiments, wishes, reason)
+        return
+    run(
+        experiments,
+        data,
+        route=route,
+        admin=envoy_admin,
+        management=management,
+        interval=interval,
+        until_done=until_done,
+        namespace=namespace if kubernetes else None,
+    )

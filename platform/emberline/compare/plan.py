@@ -1,0 +1,85 @@
+"""What an experiment needs to come to a decision: units for its primary metric, pairs for its shadow."""
+
+from dataclasses import dataclass
+
+from emberline.compare.assess import planned_units
+from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin
+from emberline.errors import InvalidSetting
+from emberline.experiment import TOTAL_WEIGHT, Experiment
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of an experiment.
+
+    Attributes:
+        fixed_units: units of both variants for one look at the end.
+        cap_units: units of both variants for looks at any time; what `planned_units` should be.
+        planned_units: what the experiment says now.
+        pairs: for each shadow step with a limit, that limit and the pairs which certify it.
+    """
+
+    experiment: str
+    metric: str
+    margin: float
+    share: float
+    fixed_units: int
+    cap_units: int
+    planned_units: int
+    pairs: tuple[tuple[float, int], ...]
+
+
+def plan_experiment(
+    experiment: Experiment,
+    *,
+    baseline: float,
+    difference: float,
+    deviation: float | None,
+    power: float,
+    expected_disagreement: float,
+) -> Plan:
+    """Plans the last step of the ramp, which asks the primary, and each shadow before it.
+
+    Raises:
+        InvalidSetting: the metric needs another option, or no number of units could decide.
+    """
+    spec = experiment.spec
+    place = f"experiment {experiment.name}"
+    if not 0 < power < 1:
+        raise InvalidSetting("plan", "--power", power, "a probability between 0 and 1")
+    distance = abs(difference - spec.primary.margin)
+    if not distance:
+        hint = f"with margin {spec.primary.margin:g}, plan for another --difference, or give the experiment a margin"
+        raise InvalidSetting(place, "--difference", difference, "a difference other than the margin", hint=hint)
+    variance = _variance(place, spec.primary.kind, baseline, deviation)
+    share = (spec.ramp[-1].weight or 0) / TOTAL_WEIGHT
+    limits = [step.until.disagreement_below for step in spec.ramp if step.shadow and step.until.disagreement_below]
+    for limit in limits:
+        if expected_disagreement >= limit:
+            required = f"less than the shadow's limit {limit:g}"
+            raise InvalidSetting(place, "--disagreement", expected_disagreement, required)
+    alpha = spec.alpha
+    return Plan(
+        experiment=experiment.name,
+        metric=spec.primary.metric,
+        margin=spec.primary.margin,
+        share=share,
+        fixed_units=units_for_margin(variance, distance, share, alpha=alpha, power=power),
+        cap_units=units_at_any_look(variance, distance, share, alpha=alpha, power=power),
+        planned_units=planned_units(experiment),
+        pairs=tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits),
+    )
+
+
+def _variance(place: str, kind: str, baseline: float, deviation: float | None) -> float:
+    if kind == "mean":
+        if deviation is None or deviation <= 0:
+            raise InvalidSetting(place, "--deviation", deviation, "the standard deviation of a unit's value")
+        return deviation**2
+    if deviation is not None:
+        raise InvalidSetting(
+            place, "--deviation", deviation, f"nothing for a metric of kind {kind}", hint="use --baseline"
+        )
+    if not 0 < baseline < 1:
+        raise InvalidSetting(place, "--baseline", baseline, "a rate between 0 and 1")
+    return baseline * (1 - baseline)

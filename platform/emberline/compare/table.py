@@ -1,0 +1,99 @@
+"""An assessment on the terminal."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from emberline.compare.assessment import Assessment, MetricResult
+from emberline.compare.plan import Plan
+
+VERDICT_STYLES = {
+    "running": "bold blue",
+    "ship": "bold green",
+    "stop": "bold red",
+    "inconclusive": "bold yellow",
+    "invalid": "bold magenta",
+}
+
+
+def render(look: Assessment) -> RenderableType:
+    """Arms, metrics with their intervals, and the verdict with its reasons."""
+    return Group(*_parts(look))
+
+
+def _parts(look: Assessment) -> Iterator[RenderableType]:
+    where = "" if look.step is None else f", step {look.step + 1}, {look.waited_s:.0f} s in"
+    yield Text(f"{look.experiment}: {look.phase}{where}", style="bold")
+    if look.arms:
+        yield _arms(look)
+    if look.metrics:
+        yield _metrics(look)
+    if look.pairs is not None:
+        pairs = look.pairs
+        limit = "" if pairs.limit is None else f"; limit {pairs.limit:.2%}"
+        interval = f"[{pairs.lower:.2%}, {pairs.upper:.2%}]"
+        yield Text(f"shadow: {pairs.disagreements} of {pairs.pairs} pairs disagree, {interval}{limit}")
+    if look.sample_ratio_p is not None:
+        yield Text(f"sample ratio: p = {look.sample_ratio_p:.3g}; units in both variants: {look.crossed}")
+    verdict = Text.assemble(("verdict: ", "bold"), (look.verdict, VERDICT_STYLES[look.verdict]))
+    yield verdict
+    for reason in look.reasons:
+        yield Text(f"  {reason}")
+
+
+def _arms(look: Assessment) -> Table:
+    table = Table("variant", "version", box=box.SIMPLE_HEAD)
+    for heading in ("weight", "units", "requests", "answered by another"):
+        table.add_column(heading, justify="right")
+    for arm in look.arms:
+        weight = f"{arm.weight / 100:g} %"
+        table.add_row(arm.variant, arm.version, weight, f"{arm.units:,}", f"{arm.requests:,}", f"{arm.fallbacks:,}")
+    return table
+
+
+def _metrics(look: Assessment) -> Table:
+    table = Table("metric", "", box=box.SIMPLE_HEAD)
+    for heading in ("control", "treatment", "difference", "confidence sequence", "limit", "alpha"):
+        table.add_column(heading, justify="right")
+    for result in look.metrics:
+        table.add_row(
+            result.metric,
+            result.role,
+            _number(result.control),
+            _number(result.treatment),
+            _number(result.difference, "+.4f"),
+            interval_text(result),
+            f"{result.limit:+g}",
+            f"{result.alpha:.3g}",
+        )
+    return table
+
+
+def interval_text(result: MetricResult) -> str:
+    if result.lower is None or result.upper is None:
+        return "too few units"
+    return f"[{result.lower:+.4f}, {result.upper:+.4f}]"
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def render_plan(plan: Plan, units_per_day: float | None) -> RenderableType:
+    """A plan, with days when the traffic is known."""
+    title = f"{plan.experiment}: {plan.metric} against margin {plan.margin:g}, {plan.share:.0%} treated"
+    table = Table("", "units of both variants", box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    if units_per_day:
+        table.add_column("days", justify="right")
+    table.columns[1].justify = "right"
+    rows = [("one look, at the end", plan.fixed_units), ("looks at any time, at most", plan.cap_units)]
+    for name, units in rows:
+        table.add_row(name, f"{units:,}", *([f"{units / units_per_day:.1f}"] if units_per_day else []))
+    lines = [Text(f"shadow: {pairs:,} pairs certify disagreement below {limit:.2%}") for limit, pairs in plan.pairs]
+    lines.append(Text(f"planned_units: {plan.cap_units} in the experiment makes its intervals narrowest there"))
+    if plan.planned_units != plan.cap_units:
+        lines[-1].append(f" (now {plan.planned_units})")
+    return Group(table, *lines)

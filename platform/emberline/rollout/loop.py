@@ -1,0 +1,184 @@
+"""The controller: a thin loop over pure decisions, in which every round starts from what is stored."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emberline.compare.assess import assess
+from emberline.compare.assessment import Assessment
+from emberline.compare.history import history_path, keep_look
+from emberline.compare.observations import Observations
+from emberline.compare.observe import observe
+from emberline.errors import EmberlineError
+from emberline.experiment import Experiment, Status
+from emberline.rollout import audit, phases
+from emberline.rollout.retire import Servers, retire
+from emberline.rollout.routers import has_taken
+from emberline.rollout.store import Store
+from emberline.runlog import RunLog
+
+
+@dataclass
+class Rollout:
+    """One controller and where everything it touches is.
+
+    Attributes:
+        folder: of the audit logs, looks and requests; the experiments themselves may be elsewhere.
+        settled: experiments with nothing left to do, by name and revision; found out again after a restart.
+        said: last line said of an experiment, so that a round without news is silent.
+    """
+
+    store: Store
+    folder: Path
+    data: Path
+    servers: Servers
+    log: RunLog
+    route: str | None = None
+    last_looks: dict[str, Assessment] = field(default_factory=dict)
+    settled: set[tuple[str, int]] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)
+
+    def run(self, interval_s: float, stop: threading.Event, *, until_done: bool = False) -> bool:
+        """Rounds until told to stop, or until every experiment is done; whether it is."""
+        with _only_one(self.folder):
+            while True:
+                done = self.round()
+                if done and until_done:
+                    return True
+                if stop.wait(interval_s):
+                    return done
+
+    def round(self) -> bool:
+        """One look at every experiment; whether nothing is left to do. One that fails does not stop the others."""
+        try:
+            experiments, wrong = self.store.experiments()
+        except EmberlineError as error:
+            self._say("the experiments", str(error))
+            return False
+        for unreadable in wrong:
+            self._say(str(unreadable.place), str(unreadable))
+        done = bool(experiments) and not wrong
+        for experiment in experiments:
+            try:
+                done &= self._advance(experiment, experiments)
+            except EmberlineError as error:
+                self._say(experiment.name, f"will try again: {error}")
+                done = False
+        return done
+
+    def _advance(self, experiment: Experiment, others: list[Experiment]) -> bool:
+        """At most one change of status; True when the experiment needs no further round."""
+        if (owed := audit.decided_but_not_done(self.folder, experiment)) is not None:
+            self._put_in_force(experiment, owed, "carried out after a restart")
+            return False
+        if self._carry_out_request(experiment):
+            return False
+        if experiment.status.phase != "Pending" and not experiment.status.since:
+            return self._confirm(experiment)
+        if experiment.terminal:
+            return self._settle(experiment, others)
+        self._judge(experiment)
+        return False
+
+    def _judge(self, experiment: Experiment) -> None:
+        now = time.time()
+        look = assess(experiment, observe(experiment, self.data, until=now), now)
+        kept = keep_look(self.folder, look, self.last_looks.get(experiment.name))
+        if kept is not None:
+            self.last_looks[experiment.name] = kept
+        after = phases.next_status(experiment, look, now)
+        if after == experiment.status:
+            where = f"{look.phase}, step {experiment.status.step + 1}"
+            self._say(experiment.name, f"{where}: {'; '.join(look.reasons)}", look=True)
+            return
+        event = "advance" if look.advance else look.verdict
+        if experiment.status.phase == "Pending":
+            event = "begin"
+            # a name used before begins with a higher revision, so that its old exposures never count as its own
+            revision = max(after.revision, audit.last_revision(self.folder, experiment.name) + 1)
+            after = after.model_copy(update={"revision": revision})
+            history_path(self.folder, experiment.name).unlink(missing_ok=True)
+        self._decide(experiment, event, after, look)
+
+    def _carry_out_request(self, experiment: Experiment) -> bool:
+        request = self.store.requested(experiment)
+        if request is None:
+            return False
+        after = phases.requested_status(experiment, request.action, request.reason, time.time())
+        if after != experiment.status:
+            self._decide(experiment, request.action, after)
+        else:
+            self.log.say(f"{experiment.name}: {request.action} changes nothing in phase {experiment.status.phase}")
+        self.store.forget_request(experiment)
+        return True
+
+    def _confirm(self, experiment: Experiment) -> bool:
+        """Begins the step once the routers have it; until then a change of the spec is all that can end it."""
+        look = assess(experiment, Observations(), time.time())
+        if not experiment.terminal and look.verdict == "invalid":
+            self._decide(experiment, look.verdict, phases.next_status(experiment, look, time.time()), look)
+            return False
+        decided_at = audit.decided_at(self.folder, experiment.name)
+        admin, route = self.servers.admin, self.route
+        if has_taken(experiment, admin=admin, route=route, data=self.data, decided_at=decided_at):
+            self._decide(experiment, "confirmed", phases.confirmed(experiment.status, time.time()))
+            return False
+        self._say(experiment.name, f"waiting for the routers to take {experiment.config_version}")
+        # without Envoy's word only traffic can confirm, and an experiment that has ended may see no more of it
+        return experiment.terminal and admin is None and self.servers.management is None
+
+    def _settle(self, experiment: Experiment, others: list[Experiment]) -> bool:
+        key = (experiment.name, experiment.status.revision)
+        if key in self.settled:
+            return True
+        how, why = retire(experiment, others, self.servers)
+        self._say(experiment.name, f"{experiment.status.phase}; {why}")
+        if how == "draining":
+            return False
+        if how == "unregistered":
+            audit.note(self.folder, experiment, "unregistered", experiment.status)
+        self.settled.add(key)
+        return True
+
+    def _decide(self, experiment: Experiment, event: str, after: Status, look: Assessment | None = None) -> None:
+        """Notes a decision, then carries it out."""
+        audit.note(self.folder, experiment, event, after, look)
+        self._put_in_force(experiment, after, event)
+
+    def _put_in_force(self, experiment: Experiment, after: Status, event: str) -> None:
+        self.store.write_status(experiment, after)
+        weights = ", ".join(f"{name} {weight / 100:g} %" for name, weight in after.weights.items())
+        shadow = f", shadow {after.shadow:.0%}" if after.shadow else ""
+        self.log.say(
+            f"{experiment.name}: {event} → {after.phase}, step {after.step + 1}: {weights}{shadow}; {after.reason}"
+        )
+
+    def _say(self, about: str, text: str, *, look: bool = False) -> None:
+        """Says what is new; looks change with every round and are said when their first words do."""
+        key = text.split(":", maxsplit=1)[0] if look else text
+        if self.said.get(about) != key:
+            self.said[about] = key
+            self.log.say(f"{about}: {text}")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; it falls with the process, SIGKILL included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".rollout.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EmberlineError(
+                "another rollout moves traffic here", place=path, hint="stop it, or use another --experiments folder"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""What `emberline rollout` does: one controller until it is stopped, or one request left for it."""
+
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from emberline.errors import InvalidSetting, MissingFile
+from emberline.experiment import Duration
+from emberline.rollout.loop import Rollout
+from emberline.rollout.phases import Action
+from emberline.rollout.requests import leave_request
+from emberline.rollout.retire import Servers
+from emberline.rollout.store import FolderStore, Store
+from emberline.runlog import RunLog
+
+
+def run(
+    experiments: Path,
+    data: Path,
+    *,
+    route: str | None,
+    admin: str | None,
+    management: str | None,
+    interval: str,
+    until_done: bool,
+    namespace: str | None,
+) -> None:
+    """Runs the controller until SIGTERM or Ctrl-C, or until all is done.
+
+    Raises:
+        InvalidSetting: the interval is no duration.
+        EmberlineError: another controller has this folder.
+    """
+    interval_s = _duration(interval)
+    log = RunLog(experiments.parent / "rollout.jsonl")
+    store: Store = FolderStore(experiments)
+    if namespace is not None:
+        from emberline.rollout.kubernetes_store import KubernetesStore
+
+        store = KubernetesStore.connect(namespace)
+    controller = Rollout(store, experiments, data, Servers(admin, management), log, route)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    controller.run(interval_s, stop, until_done=until_done)
+
+
+def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None) -> None:
+    """Leaves a request for the controller.
+
+    Raises:
+        InvalidSetting: not exactly one wish, or no reason.
+        MissingFile: there is no such experiment.
+    """
+    if len(wishes) != 1:
+        raise InvalidSetting("rollout", "--pause, --resume, --abort", sorted(wishes), "exactly one of them")
+    if not reason:
+        raise InvalidSetting("rollout", "--reason", reason, "a reason for the audit log")
+    ((action, name),) = wishes.items()
+    if not (experiments / f"{name}.yaml").is_file():
+        raise MissingFile(experiments / f"{name}.yaml", "the experiment")
+    leave_request(experiments, name, action, reason)
+    RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
+
+
+def _duration(text: str) -> float:
+    try:
+        return float(TypeAdapter(Duration).validate_python(text))
+    except ValidationError:
+        raise InvalidSetting("rollout", "--interval", text, "a duration such as 1s or 5m") from None
