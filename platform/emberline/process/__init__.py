@@ -4,6 +4,7 @@ Every program emberline starts (java, envoy, verbs, simulators) goes through `st
 torchrun's agent and look after their own parent.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -31,13 +32,16 @@ class Child:
     def __init__(self, name: str, pid: int, keeper: "subprocess.Popen[bytes]", life_fd: int) -> None:
         self.name, self.pid = name, pid
         self._keeper, self._life_fd = keeper, life_fd
+        self._session_ended = False
 
     def poll(self) -> int | None:
         """The exit code, 128 + signal for a death by signal, or None while it runs."""
-        return self._keeper.poll()
+        code = self._keeper.poll()
+        return code if code is None or code >= 0 else self._without_keeper(code)
 
     def wait(self, timeout_s: float | None = None) -> int:
-        return self._keeper.wait(timeout_s)
+        code = self._keeper.wait(timeout_s)
+        return code if code >= 0 else self._without_keeper(code)
 
     def send(self, number: signal.Signals) -> None:
         if self.poll() is None:
@@ -56,6 +60,14 @@ class Child:
             os.close(self._life_fd)
             self._life_fd = -1
         return code
+
+    def _without_keeper(self, code: int) -> int:
+        """The keeper itself was killed: the child died with it, what the child started in its session dies here."""
+        if not self._session_ended:
+            self._session_ended = True  # once: the number may belong to somebody else later
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return 128 - code
 
     def release(self) -> None:
         """Lets the program live on after this process; from now on its own verb for stopping ends it."""
@@ -97,6 +109,10 @@ def start(
             pass_fds=(life_read, pid_write),
             start_new_session=True,  # a Ctrl-C on the terminal is for this process, which stops its children in order
         )
+    except OSError as error:  # of the keeper's own start: the working directory is not there, or no process can be made
+        os.close(life_write)
+        os.close(pid_read)
+        raise StageFailed(name, f"{command[0]} did not start: {error.strerror}: {error.filename}") from error
     finally:
         os.close(life_read)
         os.close(pid_write)

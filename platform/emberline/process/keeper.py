@@ -36,8 +36,6 @@ def main() -> int:
     except OSError as error:
         os.write(pid_fd, f"error {error.errno} {error.strerror}\n".encode())
         return 127
-    os.write(pid_fd, f"pid {child.pid}\n".encode())
-    os.close(pid_fd)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -45,6 +43,9 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
+    # only now: from here on the parent may send signals
+    os.write(pid_fd, f"pid {child.pid}\n".encode())
+    os.close(pid_fd)
     _wait(child, life_fd, grace_s)
     _kill_adopted(child.pid)
     code = child.returncode
