@@ -1,12 +1,14 @@
 """What is kept of each step: the snapshot first, then the log's line, then, when it is time, a checkpoint."""
 
 import time
+from collections.abc import Callable
 
 from emberline.runlog import RunLog
 from emberline.train import snapshot
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.folder import RunFolder
 from emberline.train.state import Learner, Tensors
+from emberline.train.summary import Event
 from emberline.train.world import World
 
 
@@ -18,7 +20,7 @@ class Keeping:
 
     def __init__(
         self, run: RunFolder, checkpoints: Checkpoints, learner: Learner, world: World, *,
-        log: RunLog, generation: int, seed: int, every_s: float,
+        log: RunLog, generation: int, seed: int, every_s: float, restart: Callable[[float], Event | None],
     ) -> None:  # fmt: skip
         self._run, self._checkpoints, self._learner, self._world = run, checkpoints, learner, world
         self._log, self._generation, self._seed, self._every_s = log, generation, seed, every_s
@@ -26,6 +28,7 @@ class Keeping:
         self._without_snapshots = world.local_rank != 0
         self._saved_at = self._stepped_at = time.monotonic()
         self._saved_step = -1
+        self._restart: Callable[[float], Event | None] | None = restart
 
     def after_step(self, step: int, *, epoch: int, loss: float, rows: int) -> None:
         """Called with the number of steps done, once the optimizer has moved."""
@@ -35,8 +38,15 @@ class Keeping:
         now = time.monotonic()
         rate, self._stepped_at = rows / max(1e-9, now - self._stepped_at), now
         self._log.event("step", step=step, epoch=epoch, loss=loss, samples_per_s=round(rate, 1))
+        self.tell_restart()
         if now - self._saved_at >= self._every_s:
             self.checkpoint(step)
+
+    def tell_restart(self) -> None:
+        """Logs what the restart before this world cost, once, now that work goes on again."""
+        if self._restart is not None and (facts := self._restart(time.time())) is not None:
+            self._log.event("restart", **facts)
+        self._restart = None
 
     def checkpoint(self, step: int, *, why: str = "time") -> None:
         """Saves the state, unless this step's is saved already; rank 0 does, others return at once."""

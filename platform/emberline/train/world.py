@@ -54,7 +54,7 @@ class World:
         if self.size == 1:
             return part
         whole = part.new_empty(self.size * len(part))
-        _guard(lambda: dist.all_gather_into_tensor(whole, part))
+        _guard(lambda: dist.all_gather_single(whole, part))
         return whole
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:

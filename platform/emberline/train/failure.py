@@ -1,0 +1,28 @@
+"""A worker's last words: a failure that another try would meet again, told so that the launcher can show it."""
+
+import os
+import sys
+from pathlib import Path
+
+import orjson
+
+from emberline import storage
+from emberline.errors import EmberlineError
+
+
+def write_failure(folder: Path | None, error: EmberlineError) -> None:
+    """Leaves the failure for our launcher, or prints it where another one started this worker."""
+    rank = os.environ.get("RANK", "0")
+    if folder is None:
+        print(f"error: rank {rank}: {error}", file=sys.stderr)
+        return
+    fact = {"fact": error.fact if error.fact else str(error), "place": error.place, "hint": error.hint}
+    storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(fact))
+
+
+def read_failure(folder: Path) -> EmberlineError | None:
+    """The failure of the lowest rank that has one."""
+    for path in sorted(folder.glob("rank-*.json")):
+        told = orjson.loads(path.read_bytes())
+        return EmberlineError(told["fact"], place=told["place"], hint=told["hint"])
+    return None

@@ -1,0 +1,80 @@
+"""The end of a run: the trained artifact, then the run's manifest, whose presence means that it has ended."""
+
+import os
+import platform
+from datetime import UTC, datetime
+
+import torch
+from safetensors.torch import save_file
+
+from emberline import storage
+from emberline.artifact import DESCRIPTION, Artifact, to_json
+from emberline.paper import MANIFEST, FileEntry, Manifest, manifest_bytes, write_paper
+from emberline.recipe import Recipe
+from emberline.runlog import read_events
+from emberline.train import fence
+from emberline.train.evaluate import accuracy
+from emberline.train.folder import RECIPE, TRAINED, RunFolder
+from emberline.train.loop import Training
+from emberline.train.summary import summarise
+
+_WEIGHTS = "model.safetensors"
+
+
+def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int) -> None:
+    """Writes what training leaves behind; all ranks call it together, rank 0 writes.
+
+    Raises:
+        Fenced: a newer world trains this run.
+    """
+    world, plan = training.job.world, training.job.batches.plan
+    value = accuracy(training.learner.model, training.validation, training.preprocessing, world)
+    training.keeping.checkpoint(plan.total_steps, why="end")
+    if world.rank == 0:
+        training.keeping.tell_restart()
+        events = read_events(run.log)
+        losses = [event["loss"] for event in events if event["event"] == "step"]
+        facts = {
+            **summarise(events).facts(),
+            "epochs": plan.epochs,
+            "rows": plan.num_rows,
+            "loss": losses[-1] if losses else None,
+            "accuracy": value,
+            "training": run.digest,
+            "world_sizes": sorted({event["world_size"] for event in events if event["event"] == "world"}),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        }
+        _write(run, recipe, training, facts, generation)
+        training.log.event("done", **facts)
+    world.barrier()
+    training.keeping.forget_snapshots()
+
+
+def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, object], generation: int) -> None:
+    path = run.path / RECIPE
+    entry = FileEntry(xxh3=storage.content_hash(path), size_bytes=path.stat().st_size)
+    manifest = Manifest(
+        kind="run",
+        name=recipe.run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=recipe.digest,
+        seed=recipe.seed,
+        facts=facts,
+        files={RECIPE: entry},
+    )
+    artifact = Artifact(
+        model=recipe.model,
+        weights=_WEIGHTS,
+        preprocessing=recipe.preprocessing,
+        labels=recipe.labels,
+        stages=({"stage": "train", "epochs": facts["epochs"], "steps": facts["steps"], "accuracy": facts["accuracy"]},),
+    )
+    with fence.commit(run.path, generation):
+        with write_paper(
+            run.path / TRAINED, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=manifest
+        ) as draft:
+            weights = {n: t.detach().cpu().contiguous().clone() for n, t in training.learner.model.state_dict().items()}
+            save_file(weights, draft.folder / _WEIGHTS)
+            storage.write_bytes(draft.folder / DESCRIPTION, to_json(artifact))
+            draft.facts.update(accuracy=facts["accuracy"], steps=facts["steps"], loss=facts["loss"])
+        storage.write_bytes(run.path / MANIFEST, manifest_bytes(manifest))

@@ -1,0 +1,249 @@
+"""`emberline train`: torchrun's agent and rendezvous with our workers, and the line that does the same by torchrun."""
+
+import logging
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from emberline import process
+from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.recipe import Recipe, load_recipe
+from emberline.runlog import RunLog, read_events
+from emberline.train.failure import read_failure
+from emberline.train.folder import LOG, finished_manifest
+from emberline.train.preemption import PREEMPTED
+from emberline.train.show import Follow
+
+_LOCAL_HOST = "127.0.0.1"
+_STORE_START_S = 60.0
+_MONITOR_S = 0.1
+# the store is a process of its own; a lost node is noticed in seconds, not in torchrun's default minute
+_RDZV_CONF = {"keep_alive_interval": "1", "keep_alive_max_attempt": "5", "last_call_timeout": "3"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Options of `emberline train`; those that torchrun has mean what they mean there."""
+
+    recipe: Path
+    settings: tuple[str, ...] = ()
+    runs: Path = Path("runs")
+    nnodes: str = "1:1"
+    nproc_per_node: str = "2"
+    rdzv_backend: str = "c10d"
+    rdzv_endpoint: str = ""
+    rdzv_id: str = ""
+    rdzv_conf: str = ""
+    max_restarts: int | None = None
+
+
+def launch(options: Launch) -> int:
+    """Trains the recipe, or says that it was trained before.
+
+    Returns:
+        0 when the run is done, 75 when it was saved after SIGTERM, 130 after Ctrl-C.
+
+    Raises:
+        EmberlineError: settings cannot be used, the run belongs to another recipe, or training failed.
+    """
+    recipe = load_recipe(options.recipe, options.settings)
+    path = options.runs / recipe.run
+    if (manifest := finished_manifest(path, recipe)) is not None:
+        facts = manifest.facts
+        print(f"{path}: trained before ({facts['steps']} steps, accuracy {facts['accuracy']:.4f}); reused")
+        return 0
+    signal.signal(signal.SIGTERM, _interrupted)
+    with ExitStack() as stack:
+        endpoint, conf = options.rdzv_endpoint, parse_conf(options.rdzv_conf)
+        run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
+        if not endpoint:
+            endpoint = _start_store(stack)
+            conf.setdefault("is_host", "0")
+        failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberline-")))
+        print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
+        try:
+            _run_agent(options, recipe, endpoint, run_id, {**_RDZV_CONF, **conf}, failures)
+        except _Interrupted as signalled:
+            print(f"stopped and saved in {path}; the same command goes on from there", file=sys.stderr)
+            return 130 if signalled.number == signal.SIGINT else PREEMPTED
+        if (error := read_failure(failures)) is not None:
+            raise error
+    _print_summary(path)
+    return 0
+
+
+def torchrun_line(options: Launch, recipe: Recipe, run_id: str) -> str:
+    """The command that trains the same run without our launcher: no warm start, otherwise alike."""
+    endpoint = options.rdzv_endpoint or "localhost:0"  # port 0: torchrun's agent serves the store itself
+    words = ["torchrun", f"--nnodes={options.nnodes}", f"--nproc-per-node={options.nproc_per_node}"]
+    words += [f"--rdzv-backend={options.rdzv_backend}", f"--rdzv-endpoint={endpoint}", f"--rdzv-id={run_id}"]
+    words += [f"--rdzv-conf={options.rdzv_conf}"] if options.rdzv_conf else []
+    words += [f"--max-restarts={_max_restarts(options, recipe)}", "-m", "emberline.train.worker", str(options.recipe)]
+    words += ["--runs", str(options.runs)]
+    for setting in options.settings:
+        words += ["--set", setting]
+    # with the store shared, workers of the next round would read the addresses of the last one
+    return f"TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 {shlex.join(words)}"
+
+
+def parse_conf(text: str) -> dict[str, str]:
+    """`key=value,…` as torchrun's `--rdzv-conf` takes it."""
+    pairs = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise InvalidSetting("--rdzv-conf", "pair", pair, "key=value")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+class _Interrupted(BaseException):
+    """SIGTERM or Ctrl-C; workers have been told and waited for."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Interrupted(number)
+
+
+def _max_restarts(options: Launch, recipe: Recipe) -> int:
+    return recipe.train.max_restarts if options.max_restarts is None else options.max_restarts
+
+
+def _start_store(stack: ExitStack) -> str:
+    port = process.free_port()
+    command = [sys.executable, "-m", "emberline.cli", "rendezvous", "--host", _LOCAL_HOST, "--port", str(port)]
+    store = process.start(command, name="rendezvous store", log=Path(os.devnull), grace_s=1.0)
+    stack.callback(store.stop, 2.0)
+
+    def listens() -> bool:
+        if (code := store.poll()) is not None:
+            raise StageFailed("rendezvous store", f"ended with code {code}", hint="emberline rendezvous shows why")
+        with socket.socket() as probe:
+            return probe.connect_ex((_LOCAL_HOST, port)) == 0
+
+    _load_torch()  # while the store's process does the same
+    process.wait_until(listens, _STORE_START_S, "the rendezvous store")
+    return f"{_LOCAL_HOST}:{port}"
+
+
+def _load_torch() -> None:
+    import torch.distributed.run  # noqa: F401 - loaded for its effect
+
+
+def _run_agent(
+    options: Launch, recipe: Recipe, endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path
+) -> None:
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.rendezvous import RendezvousParameters
+    from torch.distributed.elastic.rendezvous import registry as rendezvous_registry
+
+    from emberline.train.agent import WarmAgent
+    from emberline.train.worker import Order, work
+
+    nodes, workers = _counts(options, recipe)
+    _quiet_elastic_logs()
+    multiprocessing.set_forkserver_preload(["torch", "emberline.train.worker", *_modules_of(recipe)])
+    local_addr = _LOCAL_HOST if nodes == (1, 1) else None
+    handler = rendezvous_registry.get_rendezvous_handler(
+        RendezvousParameters(options.rdzv_backend, endpoint, run_id, *nodes, local_addr=local_addr, **conf)
+    )
+    launch_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}" if nodes == (1, 1) else run_id
+    order = Order(options.recipe, options.settings, options.runs, launch_id, failures)
+    log_path = options.runs / recipe.run / LOG
+
+    def on_exit(rank: int, pid: int, reason: str) -> None:
+        if log_path.is_file():
+            RunLog(log_path, quiet=True).event("worker_exit", rank=rank, pid=pid, reason=reason)
+
+    spec = WorkerSpec(
+        "train", workers, handler, entrypoint=work, args=(order,), local_addr=local_addr,
+        max_restarts=_max_restarts(options, recipe), monitor_interval=_MONITOR_S,
+    )  # fmt: skip
+    agent = WarmAgent(spec, failures=failures, on_exit=on_exit)
+    close = True
+    try:
+        with Follow(log_path):
+            result = agent.run()
+    except SignalException as signalled:
+        close = False  # closing would end the rendezvous for the other nodes too
+        raise _Interrupted(signalled.sigval) from signalled
+    finally:
+        if close:
+            handler.shutdown()
+    if result.is_failed() and read_failure(failures) is None:
+        _raise_failed(result.failures, log_path)
+
+
+def _raise_failed(failures: Mapping[int, object], log_path: Path) -> NoReturn:
+    from emberline.train.agent import exit_reason
+
+    rank, failure = next(iter(failures.items()))
+    reason = exit_reason(getattr(failure, "exitcode", 1))
+    hint = f"its messages are above; the steps done are saved in {log_path.parent}, and the same command goes on"
+    raise EmberlineError(f"workers failed again and again; the last: {reason}", place=f"rank {rank}", hint=hint)
+
+
+def _counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
+    """Least and most nodes, and workers of each."""
+    from torch.distributed.run import determine_local_world_size, parse_min_max_nnodes
+
+    try:
+        nodes: tuple[int, int] = parse_min_max_nnodes(options.nnodes)
+        workers = int(determine_local_world_size(options.nproc_per_node))
+    except (ValueError, RuntimeError) as error:
+        got = f"--nnodes {options.nnodes} --nproc-per-node {options.nproc_per_node}"
+        raise InvalidSetting(
+            "train", "number of workers", got, "MIN:MAX and a number, as torchrun takes them"
+        ) from error
+    if not 0 < nodes[0] <= nodes[1] or workers < 1:
+        raise InvalidSetting("train", "--nnodes, --nproc-per-node", (nodes, workers), "0 < MIN <= MAX, and 1 or more")
+    most = nodes[1] * workers
+    if recipe.train.reduce == "virtual" and most > recipe.train.virtual_shards:
+        raise InvalidSetting(
+            options.recipe, "workers", most, f"at most train.virtual_shards, {recipe.train.virtual_shards},",
+            hint="start fewer workers, or a new run with more virtual shards",
+        )  # fmt: skip
+    return nodes, workers
+
+
+def _modules_of(recipe: Recipe) -> list[str]:
+    """Emberline's own modules that the recipe names; a user's own are loaded by each worker, where errors are told."""
+    references = [recipe.model.factory, recipe.data.source, recipe.train.loss]
+    return [name for name in (one.partition(":")[0] for one in references) if name.startswith("emberline.")]
+
+
+def _quiet_elastic_logs() -> None:
+    """What the agent reports as tracebacks is told in one line each, from its results."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _print_summary(path: Path) -> None:
+    done = [event for event in read_events(path / LOG) if event["event"] == "done"]
+    if not done:
+        raise EmberlineError("the workers ended without finishing the run", place=path)
+    one = done[-1]
+    print(
+        f"{path}: {one['steps']} steps in {one['seconds']:.1f} s, loss {one['loss']:.4f}, "
+        f"validation accuracy {one['accuracy']:.4f}; restarts {one['restarts']}, seconds lost {one['seconds_lost']:.1f}, "
+        f"steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
+    )
+    print(f"artifact: {path / 'artifacts' / 'trained'}")

@@ -1,0 +1,122 @@
+"""Progress of a run for a person: from its log's events, whether this process writes them or reads them."""
+
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from rich.console import Console
+
+from emberline.runlog import Advance, RunLog
+
+_POLL_S = 0.2
+
+
+class TrainingLog(RunLog):
+    """The run's log, which rank 0 keeps, and shows where no launcher of ours does.
+
+    Args:
+        kept: whether this rank writes events.
+        shown: whether events are also shown by this process.
+    """
+
+    def __init__(self, path: Path, *, kept: bool, shown: bool) -> None:
+        super().__init__(path if kept else None, quiet=True)
+        self._show = Show() if shown else None
+
+    def event(self, name: str, **facts: Any) -> None:
+        super().event(name, **facts)
+        if self._show is not None:
+            self._show({"time": time.time(), "event": name, **facts})
+
+
+class Show:
+    """Shows events as they come: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._stack = ExitStack()
+        self._advance: Advance | None = None
+        self._shown = 0
+        self._facts: dict[str, object] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "world":
+            self._world(event)
+        elif kind == "step":
+            self._step(event)
+        elif kind == "epoch":
+            self._facts["accuracy"] = float(event["accuracy"])
+        elif kind == "restart":
+            self._say(
+                f"back after {event['seconds_lost']:.1f} s at step {event['step']} from the {event['source']}, "
+                f"{event['steps_lost']} steps lost, {event['world_size']} workers"
+            )
+        elif kind == "worker_exit":
+            self._say(f"worker of rank {event['rank']} (pid {event['pid']}) ended: {event['reason']}")
+        elif kind == "say":
+            self._say(event["text"])
+
+    def close(self) -> None:
+        self._stack.close()
+        self._advance = None
+
+    def _world(self, event: dict[str, Any]) -> None:
+        if self._advance is None:
+            log = RunLog(None)
+            log.console = self._console
+            self._advance = self._stack.enter_context(log.progress("training", total=event["total_steps"]))
+        pids = ", ".join(map(str, event["pids"]))
+        self._say(
+            f"generation {event['generation']}: {event['world_size']} workers (pid {pids}), "
+            f"from step {event['step']} of {event['total_steps']}"
+        )
+        self._facts["workers"] = event["world_size"]
+
+    def _step(self, event: dict[str, Any]) -> None:
+        if self._advance is None:
+            return
+        ahead, self._shown = event["step"] - self._shown, max(self._shown, event["step"])
+        facts = {"loss": float(event["loss"]), "rows/s": round(event["samples_per_s"]), **self._facts}
+        self._advance(max(0, ahead), **facts)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+class Follow:
+    """Shows a log that other processes write, from where it ends now until this block is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._show, self._ended = path, Show(), threading.Event()
+        self._position = path.stat().st_size if path.is_file() else 0
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _: BaseException | None, _at: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._read()
+        self._show.close()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_POLL_S):
+            self._read()
+
+    def _read(self) -> None:
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._position += len(whole)
+        for line in whole.splitlines():
+            self._show(orjson.loads(line))

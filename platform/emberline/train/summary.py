@@ -1,0 +1,83 @@
+"""What a run's log adds up to: steps, restarts, time lost. A pure function of events."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run.
+
+    Attributes:
+        seconds: from the first world to the last event of each start, added up; pauses between starts do not count.
+        seconds_lost: between the last step before a death and the first step after it, beyond one step's time.
+        steps_lost: steps that had been logged and were computed again.
+        goodput: the part of the time that was not lost.
+    """
+
+    steps: int
+    restarts: int
+    seconds: float
+    seconds_lost: float
+    steps_lost: int
+    goodput: float
+    checkpoints: int
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise(events: Sequence[Event]) -> Summary:
+    restarts = [event for event in events if event["event"] == "restart"]
+    seconds = sum(_durations(events))
+    lost = sum(float(event["seconds_lost"]) for event in restarts)
+    return Summary(
+        steps=max((event["step"] for event in events if event["event"] == "step"), default=0),
+        restarts=len(restarts),
+        seconds=round(seconds, 2),
+        seconds_lost=round(lost, 2),
+        steps_lost=sum(int(event["steps_lost"]) for event in restarts),
+        goodput=round(1 - lost / seconds, 4) if seconds > lost else 0.0,
+        checkpoints=sum(event["event"] == "checkpoint" for event in events),
+    )
+
+
+def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | None:
+    """What a restart cost, at the first step after it; None for a first start or one by a new launcher.
+
+    Args:
+        before: events up to and without `world`.
+        world: of the generation that has just done its first step.
+        now: when it had done it, in seconds since the epoch.
+    """
+    worlds = [event for event in before if event["event"] == "world"]
+    if not worlds or worlds[-1].get("launch") != world.get("launch"):
+        return None
+    steps = [event for event in before if event["event"] == "step"]
+    last_step = steps[-1]["step"] if steps else 0
+    last_time = steps[-1]["time"] if steps else worlds[-1]["time"]
+    step_time = steps[-1]["time"] - steps[-2]["time"] if len(steps) > 1 else 0.0
+    return {
+        "generation": world["generation"],
+        "step": world["step"],
+        "source": world["source"],
+        "world_size": world["world_size"],
+        "seconds_lost": round(max(0.0, now - last_time - max(0.0, step_time)), 3),
+        "steps_lost": max(0, last_step - world["step"]),
+    }
+
+
+def _durations(events: Sequence[Event]) -> list[float]:
+    """Seconds of each launch that the log tells of."""
+    spans: dict[str, tuple[float, float]] = {}
+    current: str | None = None
+    for event in events:
+        if event["event"] == "world":
+            current = str(event.get("launch"))
+        if current is not None:
+            first, _ = spans.get(current, (event["time"], 0.0))
+            spans[current] = (first, event["time"])
+    return [last - first for first, last in spans.values()]

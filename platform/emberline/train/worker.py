@@ -1,0 +1,187 @@
+"""One worker, as an agent starts it: ours as a function, torchrun's own as a program.
+
+    torchrun --nnodes=1:4 --nproc-per-node=2 --rdzv-backend=c10d … -m emberline.train.worker RECIPE
+
+Exit codes: 0 done, 1 a failure that another try would meet again, 3 another worker was lost (its own line says why),
+75 saved after a preemption notice.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import torch
+
+from emberline.data import Splits, check_splits, load
+from emberline.errors import EmberlineError
+from emberline.models import create, resolve
+from emberline.recipe import Recipe, load_recipe
+from emberline.runlog import RunLog, read_events
+from emberline.train import fence
+from emberline.train.batches import Batches, Plan
+from emberline.train.checkpoint import Checkpoints
+from emberline.train.ddp import Distributed
+from emberline.train.determinism import make_deterministic
+from emberline.train.failure import write_failure
+from emberline.train.finish import finish
+from emberline.train.folder import RunFolder, finished_manifest, prepare_folder
+from emberline.train.gradients import Gradients, Job, VirtualShards
+from emberline.train.keeping import Keeping
+from emberline.train.loop import Training, train
+from emberline.train.preemption import PREEMPTED, Preemption
+from emberline.train.resume import Resumed, resume
+from emberline.train.schedule import make_optimizer
+from emberline.train.show import TrainingLog
+from emberline.train.state import Learner
+from emberline.train.summary import Event, restart_facts
+from emberline.train.world import PeerLost, World, join_world, leave_world
+
+PEER_LOST = 3
+T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do.
+
+    Attributes:
+        launch: names one start of the launcher, to tell a restart from a later start; torchrun's agent is told by pid.
+        failures: folder for a clear account of a failure, for our launcher to show; others read standard error.
+    """
+
+    recipe: Path
+    settings: tuple[str, ...] = ()
+    runs: Path = Path("runs")
+    launch: str = ""
+    failures: Path | None = None
+
+
+def main() -> None:
+    """`python -m emberline.train.worker`, under torchrun."""
+    parser = argparse.ArgumentParser(prog="emberline.train.worker", description="One worker of a training run.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    launch = f"{socket.gethostname()}-{os.getppid()}"
+    work(Order(options.recipe, tuple(options.settings), options.runs, launch))
+
+
+def work(order: Order) -> None:
+    """Trains until the end, a notice or a failure; returns only when the run is done, else exits with its code."""
+    end_with_parent()
+    preemption = Preemption()
+    preemption.listen()
+    try:
+        done = _train(order, preemption)
+    except EmberlineError as error:
+        write_failure(order.failures, error)
+        _leave(1)
+    except PeerLost as error:
+        print(f"rank {os.environ.get('RANK', '0')}: another worker was lost: {error}", file=sys.stderr)
+        _leave(PEER_LOST)
+    except Exception:  # noqa: BLE001 - shown in full; the process ends at once, since peers may hang in a collective
+        traceback.print_exc()
+        _leave(1)
+    if not done:
+        _leave(PREEMPTED)
+    leave_world()
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this worker when its agent, or the server that forks for it, dies."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        _leave(1)
+
+
+def _train(order: Order, preemption: Preemption) -> bool:
+    recipe, search = load_recipe(order.recipe, order.settings), order.recipe.parent
+    make_deterministic(recipe.train.threads)
+    splits = load(recipe.data, search)
+    check_splits(splits, len(recipe.labels), recipe.data.source)
+    torch.manual_seed(recipe.seed)
+    model = create(recipe.model, search)
+    world = join_world()
+    path = order.runs / recipe.run
+    if world.gather(world.rank == 0 and finished_manifest(path, recipe) is not None)[0]:
+        if world.rank == 0:
+            print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
+        return True
+    run = _one_for_all(world, prepare_folder(path, recipe) if world.rank == 0 else None)
+    generation = _one_for_all(world, fence.claim_generation(path) if world.rank == 0 else None)
+    log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
+    job = _job(recipe, search, splits, model.to(world.device), world)
+    learner = Learner(model, make_optimizer((p for p in model.parameters() if p.requires_grad), recipe.train.optimizer))
+    checkpoints = Checkpoints(path, digest=run.digest, keep=recipe.train.keep_checkpoints)
+    if world.rank == 0:
+        checkpoints.sweep()
+    resumed = resume(run, checkpoints, learner, world)
+    restart = _tell_world(log, job, resumed, generation, order.launch)
+    keeping = Keeping(
+        run, checkpoints, learner, world,
+        log=log, generation=generation, seed=recipe.seed, every_s=recipe.train.checkpoint_every_s, restart=restart,
+    )  # fmt: skip
+    gradients: Gradients = VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job)
+    training = Training(
+        job, recipe.train, learner, gradients, keeping, preemption, splits.validation, recipe.preprocessing, log
+    )
+    if not train(training, resumed.step):
+        return False
+    finish(run, recipe, training, generation)
+    return True
+
+
+def _job(recipe: Recipe, search: Path, splits: Splits, model: torch.nn.Module, world: World) -> Job:
+    settings = recipe.train
+    plan = Plan(recipe.seed, len(splits.train), settings.epochs, settings.batch_size, settings.virtual_shards)
+    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), recipe.data.source)
+    augment = resolve(settings.augment, search) if settings.augment else None
+    return Job(model, resolve(settings.loss, search), batches, world, recipe.seed, augment)
+
+
+def _tell_world(
+    log: RunLog, job: Job, resumed: Resumed, generation: int, launch: str
+) -> Callable[[float], Event | None]:
+    """Logs who trains now; returns what tells the cost of the restart, given the time of the first step after it."""
+    world = job.world
+    pids, hosts = world.gather(os.getpid()), world.gather(socket.gethostname())
+    before = read_events(log.path) if log.path is not None else []
+    for one in resumed.skipped:
+        log.say(f"skipped {one.name}: {one.why}")
+    facts: Event = {
+        "generation": generation, "world_size": world.size, "pids": pids, "hosts": sorted(set(hosts)),
+        "launch": launch, "step": resumed.step, "source": resumed.source,
+        "total_steps": job.batches.plan.total_steps,
+    }  # fmt: skip
+    log.event("world", **facts)
+    return partial(restart_facts, before, facts)
+
+
+def _one_for_all(world: World, value: T | None) -> T:
+    """Rank 0's value, at every rank."""
+    first = world.gather(value)[0]
+    assert first is not None  # noqa: S101 - rank 0 always gives one
+    return first
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process without waiting for collectives that will never complete."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
