@@ -13,7 +13,7 @@ def root() -> Path:
     return ROOT
 
 
-def write_exported_artifact(folder, module, preprocessing, instance, labels=(), factory="emberline.models.mlp:mlp"):
+def write_exported_artifact(folder, module, preprocessing, instance, labels=()):
     """An artifact whose one package is `module` as torch.export has it: seconds, where compiling takes a minute."""
     import torch
 
@@ -30,7 +30,8 @@ def write_exported_artifact(folder, module, preprocessing, instance, labels=(), 
     package = Package(
         file="model.pt2", backend="exported", precision="fp32", max_batch=64, torch=str(torch.__version__)
     )
-    described = Artifact(model=Model(factory=factory), preprocessing=recipe, labels=tuple(labels), packages=(package,))
+    model = Model(factory="emberline.models.mlp:mlp")
+    described = Artifact(model=model, preprocessing=recipe, labels=tuple(labels), packages=(package,))
     with paper.write_paper(folder, "artifact", seed=0) as draft:
         torch.export.save(program, draft.folder / package.file)
         (draft.folder / DESCRIPTION).write_bytes(to_json(described))

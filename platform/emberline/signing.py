@@ -1,7 +1,7 @@
 """Signatures of archives: OpenSSF model signing with a key pair of one's own.
 
 `<archive>.sig` beside an archive is a Sigstore bundle over its SHA-256, which the `model_signing` command can verify
-too: `model_signing verify key <archive> --signature <archive>.sig --public-key signing.pub`.
+too: `model_signing verify key <archive> --signature <archive>.sig --public_key signing.pub`.
 """
 
 import base64
