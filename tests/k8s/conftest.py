@@ -46,6 +46,7 @@ class Manifests:
         return [pod for pod in self.pods if labels.items() <= pod["metadata"]["labels"].items()]
 
 
+@cache
 def parse(text: str) -> Manifests:
     return Manifests(tuple(document for document in yaml.safe_load_all(text) if document))
 

@@ -75,11 +75,13 @@ def test_torchrun_starts_the_worker_that_ours_starts(rendered):
             assert word.partition("=")[0] in asked.stdout
 
 
-def test_recipes_named_in_the_manifests_ship_with_the_package(manifests, root):
-    for _, container in manifests.containers:
-        for word in _words(container):
-            if "recipes/" in word:
-                assert (root / word.partition("recipe=")[-1 if "=" in word else 0]).is_file()
+def test_recipes_named_in_the_manifests_are_in_the_image(manifests, k8s, root):
+    assert "COPY recipes /recipes\n" in (k8s / "image/Dockerfile").read_text()
+    named = {
+        word.partition("/recipes/")[2] for _, c in manifests.containers for word in _words(c) if "recipes/" in word
+    }
+    assert named == {"digits.yaml"}
+    assert (root / "recipes/digits.yaml").is_file()
 
 
 def test_jobs_wait_for_papers_that_the_stage_before_writes(manifests, root):
@@ -182,6 +184,23 @@ def test_the_controller_watches_its_own_namespace_and_the_routers_service(manife
     host = arguments["route"].removeprefix("http://")
     (service,) = [s for s in manifests.of("Service") if s["metadata"]["name"] == host]
     assert [port["port"] for port in service["spec"]["ports"]] == [80]
+
+
+def test_the_controllers_rights_are_the_calls_it_makes(manifests):
+    from emberline.rollout import kubernetes_store
+
+    source = inspect.getsource(kubernetes_store)
+    calls = set(re.findall(r"self\._(?:custom|core)\.(\w+)", source))
+    needed = {
+        "list_namespaced_custom_object": ("experiments", "list"),
+        "patch_namespaced_custom_object_status": ("experiments/status", "patch"),
+        "read_namespaced_config_map": ("configmaps", "get"),
+        "patch_namespaced_config_map": ("configmaps", "patch"),
+    }
+    assert calls == set(needed)
+    (role,) = manifests.of("Role")
+    granted = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert granted == set(needed.values())
 
 
 def test_agents_meet_at_the_rendezvous_service(manifests):

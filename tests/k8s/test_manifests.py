@@ -62,9 +62,21 @@ def test_job_pods_are_never_restarted_in_place(manifests):
     for job in manifests.of("Job"):
         assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
         assert job["spec"].get("completionMode") == "Indexed" or "backoffLimitPerIndex" not in job["spec"]
-        ignored, failing = job["spec"]["podFailurePolicy"]["rules"]
+        ignored, *_, failing = job["spec"]["podFailurePolicy"]["rules"]
         assert ignored["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
         assert failing["action"] == "FailJob"
+
+
+def test_a_preemption_notice_is_no_failure_and_wrong_usage_is_one(manifests):
+    from emberline.train.preemption import PREEMPTED
+
+    (train,) = [job for job in manifests.of("Job") if job["metadata"]["name"].startswith("train-")]
+    by_code = {
+        code: rule["action"]
+        for rule in train["spec"]["podFailurePolicy"]["rules"]
+        for code in rule.get("onExitCodes", {}).get("values", ())
+    }
+    assert by_code == {PREEMPTED: "Ignore", 2: "FailJob"}
 
 
 def test_training_can_lose_all_pods_but_one(manifests):
