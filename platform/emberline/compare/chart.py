@@ -1,19 +1,20 @@
 """Intervals over time as SVG: legible at phone width, in light and dark, without a script or a font of its own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from emberline.compare.assessment import Assessment, MetricResult
 
-WIDTH, HEIGHT = 640, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 30, 34
-_TICKS = 5
+WIDTH, HEIGHT = 480, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 30, 32
+_TICKS = 4
 
 STYLE = """
-.chart{--ink:#1f2328;--faint:#6e7781;--grid:#d8dee4;--band:#0969da;--limit:#cf222e;font:12px system-ui,sans-serif}
+.chart{--ink:#1f2328;--faint:#6e7781;--grid:#d8dee4;--band:#0969da;--limit:#cf222e;font:13px system-ui,sans-serif}
 @media (prefers-color-scheme:dark){.chart{--ink:#e6edf3;--faint:#8d96a0;--grid:#30363d;--band:#58a6ff;--limit:#ff7b72}}
-.chart text{fill:var(--faint)}.chart .title{fill:var(--ink);font-weight:600;font-size:13px}
+.chart text{fill:var(--faint)}.chart .title{fill:var(--ink);font-weight:600;font-size:14px}
 .chart .grid{stroke:var(--grid)}.chart .zero{stroke:var(--faint)}
 .chart .band{fill:var(--band);opacity:.18}.chart .line{fill:none;stroke:var(--band);stroke-width:2}
 .chart .dot{fill:var(--band)}.chart .limit{stroke:var(--limit);stroke-width:1.5;stroke-dasharray:5 4}
@@ -96,6 +97,8 @@ def interval_chart(title: str, points: Sequence[Point], limit: float | None, lim
         ]
     last = points[-1]
     words = f"{last.estimate:+.4f} in [{last.lower:+.4f}, {last.upper:+.4f}]"
+    column = f'x1="{x(last.at_s):.1f}" x2="{x(last.at_s):.1f}" y1="{y(last.lower):.1f}" y2="{y(last.upper):.1f}"'
+    parts.append(f'<line class="line" {column}/>')
     dot = f'<circle class="dot" cx="{x(last.at_s):.1f}" cy="{y(last.estimate):.1f}" r="4">'
     parts += [f"{dot}<title>{words}</title></circle>", "</svg>"]
     return "\n".join(parts)
@@ -110,16 +113,23 @@ def _value_range(points: Sequence[Point], limit: float | None) -> tuple[float, f
 
 def _axes(x: Scale, y: Scale) -> list[str]:
     parts = []
-    for index in range(_TICKS):
-        value = y.low + (y.high - y.low) * (index + 0.5) / _TICKS
+    for value in _round_values(y.low, y.high):
         at = f"{y(value):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:+.3g}</text>')
-        moment = x.high * index / (_TICKS - 1)
-        anchor = "start" if index == 0 else "end" if index == _TICKS - 1 else "middle"
-        parts.append(f'<text x="{x(moment):.1f}" y="{HEIGHT - 14}" text-anchor="{anchor}">{_duration(moment)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{_signed(value)}</text>')
+    for moment in _round_values(x.low, x.high):
+        anchor = "start" if moment == 0 else "end" if x(moment) > WIDTH - _RIGHT - _LEFT / 2 else "middle"
+        parts.append(f'<text x="{x(moment):.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{_duration(moment)}</text>')
     parts.append(f'<line class="zero" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
     return parts
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, about `_TICKS` of them."""
+    rough = (high - low) / _TICKS
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
+    return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _band(points: Sequence[Point], x: Scale, y: Scale) -> str:
@@ -140,3 +150,7 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.6g}" if value else "0"

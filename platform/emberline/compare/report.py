@@ -11,7 +11,8 @@ from emberline.compare.assessment import Assessment
 from emberline.compare.table import interval_text
 from emberline.experiment import Experiment
 
-_TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("emberline.compare", "."), autoescape=True)
+TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("emberline.compare", "."), autoescape=True)
+"""Page parts; other floors' pages include them."""
 
 
 def write_report(folder: Path, experiment: Experiment, look: Assessment, looks: Sequence[Assessment]) -> Path:
@@ -49,5 +50,11 @@ def charts_of(look: Assessment, looks: Sequence[Assessment]) -> dict[str, str]:
 
 def render_page(experiment: Experiment, look: Assessment, charts: dict[str, str]) -> str:
     """The page, its pictures inside."""
-    template = _TEMPLATES.get_template("report.html.j2")
+    template = TEMPLATES.get_template("report.html.j2")
+    return template.render(experiment=experiment, look=look, charts=charts, interval_text=interval_text)
+
+
+def render_assessment(experiment: Experiment, look: Assessment, charts: dict[str, str]) -> str:
+    """The page's inside alone, for pages that have more to show."""
+    template = TEMPLATES.get_template("assessment.html.j2")
     return template.render(experiment=experiment, look=look, charts=charts, interval_text=interval_text)

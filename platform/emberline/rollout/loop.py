@@ -96,7 +96,7 @@ class Rollout:
             where = f"{look.phase}, step {experiment.status.step + 1}"
             self._say(experiment.name, f"{where}: {'; '.join(look.reasons)}", look=True)
             return
-        event = "advance" if look.advance else look.verdict
+        event: str = "advance" if look.advance else look.verdict
         if experiment.status.phase == "Pending":
             event = "begin"
             # a name used before begins with a higher revision, so that its old exposures never count as its own
