@@ -35,7 +35,7 @@ class WarmAgent(LocalElasticAgent):
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         if self._someone_died():
             self._kill_workers()
-        result = super()._monitor_workers(worker_group)
+        result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.FAILED:
             for rank, failure in result.failures.items():
                 self._on_exit(rank, failure.pid, exit_reason(failure.exitcode))

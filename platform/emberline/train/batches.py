@@ -6,9 +6,7 @@ So a resumed run reads each row of an epoch exactly once, at any number of worke
 Legend of shapes: B rows of one shard.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +96,6 @@ class Prepare:
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._module = assets.handler_module("ember_preprocessing")
-        self._apply: Callable[[dict[str, Any]], tuple[NDArray[Any], ...]]
         self._apply = self._module.Preprocessing(preprocessing.model_dump(mode="json"))
 
     def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:

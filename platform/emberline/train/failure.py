@@ -16,7 +16,7 @@ def write_failure(folder: Path | None, error: EmberlineError) -> None:
     if folder is None:
         print(f"error: rank {rank}: {error}", file=sys.stderr)
         return
-    fact = {"fact": error.fact if error.fact else str(error), "place": error.place, "hint": error.hint}
+    fact = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
     storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(fact))
 
 

@@ -10,12 +10,12 @@ from torch import nn
 from emberline.data import Splits, check_splits
 from emberline.models import resolve
 from emberline.recipe import Recipe
+from emberline.train import schedule
 from emberline.train.batches import Batches, Plan
 from emberline.train.determinism import deterministic
 from emberline.train.evaluate import accuracy
 from emberline.train.gradients import Job, VirtualShards
 from emberline.train.loop import clip, require_finite
-from emberline.train import schedule
 from emberline.train.world import World
 
 

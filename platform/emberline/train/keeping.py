@@ -81,7 +81,7 @@ class Keeping:
         needed = snapshot.needed_bytes(tensors)
         path = snapshot.snapshot_path(self._run.run_id, self._generation, needed, self._run.path)
         if path.parent == self._run.path:
-            self._log.say(f"/dev/shm has no room for twice {needed >> 20} MiB; snapshots are kept in {path.parent}")
+            self._log.say(f"shared memory has no room for {needed >> 10} KiB; snapshots are kept in {path.parent}")
         try:
             return snapshot.SnapshotWriter(path, tensors)
         except OSError as error:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from emberline import process
 from emberline.errors import EmberlineError, InvalidSetting, StageFailed
@@ -73,7 +73,9 @@ def launch(options: Launch) -> int:
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberline-")))
         print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
         try:
-            _run_agent(options, recipe, endpoint, run_id, {**_RDZV_CONF, **conf}, failures)
+            _run_agent(
+                options, recipe, endpoint=endpoint, run_id=run_id, conf={**_RDZV_CONF, **conf}, failures=failures
+            )
         except _Interrupted as signalled:
             print(f"stopped and saved in {path}; the same command goes on from there", file=sys.stderr)
             return 130 if signalled.number == signal.SIGINT else PREEMPTED
@@ -145,7 +147,7 @@ def _load_torch() -> None:
 
 
 def _run_agent(
-    options: Launch, recipe: Recipe, endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path
+    options: Launch, recipe: Recipe, *, endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path
 ) -> None:
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
@@ -162,7 +164,7 @@ def _run_agent(
     multiprocessing.set_forkserver_preload(["torch", "emberline.train.worker", *_modules_of(recipe)])
     local_addr = _LOCAL_HOST if nodes == (1, 1) else None
     handler = rendezvous_registry.get_rendezvous_handler(
-        RendezvousParameters(options.rdzv_backend, endpoint, run_id, *nodes, local_addr=local_addr, **conf)
+        RendezvousParameters(options.rdzv_backend, endpoint, run_id, *nodes, local_addr, **dict[str, Any](conf))
     )
     launch_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}" if nodes == (1, 1) else run_id
     order = Order(options.recipe, options.settings, options.runs, launch_id, failures)
@@ -243,7 +245,7 @@ def _print_summary(path: Path) -> None:
     one = done[-1]
     print(
         f"{path}: {one['steps']} steps in {one['seconds']:.1f} s, loss {one['loss']:.4f}, "
-        f"validation accuracy {one['accuracy']:.4f}; restarts {one['restarts']}, seconds lost {one['seconds_lost']:.1f}, "
-        f"steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
+        f"validation accuracy {one['accuracy']:.4f}; restarts {one['restarts']}, "
+        f"seconds lost {one['seconds_lost']:.1f}, steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
     )
     print(f"artifact: {path / 'artifacts' / 'trained'}")

@@ -17,7 +17,7 @@ def serve_rendezvous(host: str, port: int) -> None:
     """
     if port:
         require_free_port(port, "the rendezvous store", host)
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, yet not in its __all__
 
     store = TCPStore(host, port, is_master=True, multi_tenant=True, wait_for_workers=False, timeout=_TIMEOUT)
     print(f"rendezvous store listens on {host}:{store.port}", file=sys.stderr)

@@ -28,7 +28,8 @@ class Resumed:
 
 def resume(run: RunFolder, checkpoints: Checkpoints, learner: Learner, world: World) -> Resumed:
     """Brings every rank's model and optimizer to the newest state; all ranks call it together."""
-    found, notes = None, []
+    found: snapshot.Snapshot | None = None
+    notes: list[str] = []
     if world.local_rank == 0:
         found, notes = snapshot.read_newest(run.run_id, run.path)
     steps = world.gather(found.step if found else -1)

@@ -1,7 +1,7 @@
 """The state after each step, in shared memory: it outlives a killed worker, and costs a copy.
 
-One file a node, `[header | slot 0 | slot 1]`. A snapshot fills the slot that the header does not point at, and flips the
-header last, so whenever the writer dies there is one whole snapshot. The header holds the payload's hash, which is
+One file a node, `[header | slot 0 | slot 1]`. A snapshot fills the slot that the header does not point at and flips
+the header last; so whenever the writer dies there is one whole snapshot. The header holds the payload's hash, which is
 checked at reading. Each generation writes a file of its own; a stale writer cannot touch its successor's.
 """
 

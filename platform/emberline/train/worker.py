@@ -33,7 +33,7 @@ from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
 from emberline.train.failure import write_failure
 from emberline.train.finish import finish
-from emberline.train.folder import RunFolder, finished_manifest, prepare_folder
+from emberline.train.folder import finished_manifest, prepare_folder
 from emberline.train.gradients import Gradients, Job, VirtualShards
 from emberline.train.keeping import Keeping
 from emberline.train.loop import Training, train

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+_CPU = torch.device("cpu")
 _TIMEOUT = timedelta(minutes=10)
 
 
@@ -28,7 +29,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     def exchange(self, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """Gives every rank its slice of all ranks' rows.
