@@ -94,12 +94,12 @@ class Server:
         self.child.wait()
 
 
-def launch(folder, *arguments, keys=None, ports=True):
+def launch(folder, *arguments, keys=None, ports=True, workers=1):
     """Starts `emberline serve` in a folder of its own without waiting for anything."""
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--port", "0", "--management-port", "0", "--metrics-port", "0", "--health-port", "0"] if ports else []
     options += ["--state", folder / "state", *(["--keys", keys.public.parent] if keys else [])]
-    options += ["--set", "serve.workers=2", "--set", "serve.response_timeout_s=20"]
+    options += ["--set", "serve.response_timeout_s=20", "--set", f"serve.workers={workers}"]
     with (folder / "output").open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "emberline.cli", "serve", *options, *arguments],
@@ -128,10 +128,10 @@ def archives(tmp_path_factory, keys):
     return [write_archive(folder, "1.0", keys=keys), write_archive(folder, "1.1", bias=100.0, keys=keys)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory, archives, keys):
-    """A server that tests of one module share; each leaves it as it found it."""
-    running = launch(tmp_path_factory.mktemp("serve"), *archives, keys=keys)
+    """A server that tests share, since a start takes seconds; each leaves it serving both versions with two workers."""
+    running = launch(tmp_path_factory.mktemp("serve"), *archives, keys=keys, workers=2)
     try:
         yield running.ready()
     finally:
@@ -143,8 +143,8 @@ def start(tmp_path, keys):
     """Starts servers of a test's own, ended with it."""
     started = []
 
-    def start_one(*arguments, keys=keys, ports=True, name="one"):
-        started.append(launch(tmp_path / name, *arguments, keys=keys, ports=ports))
+    def start_one(*arguments, keys=keys, name="one", **how):
+        started.append(launch(tmp_path / name, *arguments, keys=keys, **how))
         return started[-1]
 
     yield start_one

@@ -38,11 +38,11 @@ def test_killed_java_is_started_again_with_every_version(server):
     process.wait_until(lambda: server.readiness().status_code == 200, 60, "TorchServe being back")
     assert server.java_pid != before
     assert server.ask("1.1").json()["outputs"] == [103.0, 102.0, 101.0]
-    assert server.readiness().json()["torchserve_restarts"] == 1
+    assert server.readiness().json()["torchserve_restarts"] >= 1
 
 
 def test_stop_answers_every_request_already_accepted(start, archives):
-    server = start(*archives, "--set", "serve.batch_size=1").ready()
+    server = start(archives[0], "--set", "serve.batch_size=1", workers=2).ready()
     with concurrent.futures.ThreadPoolExecutor(12) as clients:
         asked = [clients.submit(server.ask, "1.0", sleep_s=0.4) for _ in range(12)]
         process.wait_until(lambda: server.readiness().json()["versions"][0]["pending"] > 0, 20, "a queue")
@@ -54,7 +54,7 @@ def test_stop_answers_every_request_already_accepted(start, archives):
 
 
 def test_killed_serve_leaves_no_process_and_its_folder_is_swept(start, archives):
-    server = start(archives[0]).ready()
+    server = start(archives[0], workers=2).ready()
     children = server.processes()
     assert {"java"} <= {Path(one.exe()).name for one in children}
     assert len(children) >= 4  # keeper, java, two workers
@@ -66,19 +66,13 @@ def test_killed_serve_leaves_no_process_and_its_folder_is_swept(start, archives)
     assert time.monotonic() - killed_at < 10
 
     assert work.is_dir()
-    second = start(archives[0], name="two").ready()
+    second = start(archives[0], name="two")
+    process.wait_until(lambda: "serving reverse" in second.output, 30, "the start of another one")
     assert not work.exists()
-    assert second.stop() == 0
-
-
-@pytest.mark.long
-def test_sigterm_while_starting_ends_it_at_once(start, archives):
-    server = start(*archives)
-    process.wait_until(lambda: "serving reverse" in server.output, 30, "the start")
     began = time.monotonic()
-    assert server.stop() == 0
+    assert second.stop() == 0  # while it is still starting
     assert time.monotonic() - began < 10
-    assert not (server.folder / "state" / "serve.json").exists()
+    assert not (second.folder / "state" / "serve.json").exists()
 
 
 @pytest.mark.long

@@ -26,6 +26,7 @@ class VersionSeen:
 
     Attributes:
         registered: TorchServe knows it.
+        wanted: it is ours to keep; not so after somebody unregistered it.
         failed_probes: probes in a row that got no answer.
         mismatch: what a probe got instead of the expected answer; empty when it matched.
     """
@@ -35,6 +36,7 @@ class VersionSeen:
     num_workers: int = 0
     failed_probes: int = 0
     mismatch: str = ""
+    wanted: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ class Retire:
     key: Key
 
 
-Action = Died | Restart | Kill | TellDead | TellRecovered | Revive | Retire
+@dataclass(frozen=True)
+class Adopt:
+    """Somebody registered a retired version again: it is ours to keep once more."""
+
+    key: Key
+
+
+Action = Died | Restart | Kill | TellDead | TellRecovered | Revive | Retire | Adopt
 
 
 def back_off_s(quick_deaths: int) -> float:
@@ -166,11 +175,17 @@ def _about_silence(memory: Memory, seen: Seen) -> tuple[Memory, tuple[Action, ..
 
 def _about_version(memory: Memory, now: float, key: Key, version: VersionSeen) -> tuple[Memory, tuple[Action, ...]]:
     if not version.registered:
-        return _forget(memory, key), (Retire(key),)
+        return _forget(memory, key), (Retire(key),) if version.wanted else ()
+    if not version.wanted:
+        return memory, (Adopt(key),)
     since = memory.dead_since.get(key)
     if version.num_ready > 0:
         told = since is not None and key in memory.told
         return _forget(memory, key), (TellRecovered(key, now - since),) if told and since is not None else ()
+    return _about_outage(memory, now, key, since)
+
+
+def _about_outage(memory: Memory, now: float, key: Key, since: float | None) -> tuple[Memory, tuple[Action, ...]]:
     if since is None:
         return replace(memory, dead_since={**memory.dead_since, key: now}), ()
     if now - since >= REVIVE_AFTER_S:

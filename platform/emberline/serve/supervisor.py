@@ -46,6 +46,7 @@ class Supervisor:
     ) -> None:
         self.setup, self.log, self.board, self._metrics, self._changed = setup, log, board, metrics, changed
         self.admitted = {one.key: one for one in admitted}
+        self._retired: dict[Key, Admitted] = {}
         self.stopping = threading.Event()
         self.child: Child | None = None
         self._memory = Memory(started=0.0)
@@ -184,13 +185,14 @@ class Supervisor:
             self._publish("restarting")
             return Seen(now, running=False, answering=False)
         try:
-            found = {key: management.describe(self.setup.management, *key) for key in self.admitted}
+            known = [*self.admitted, *self._retired]
+            found = {key: management.describe(self.setup.management, *key) for key in known}
         except EmberlineError as error:
             self._publish("restarting")
             self.log.event("no_answer", error=error.fact)
             return Seen(now, running=True, answering=False)
-        for key, one in found.items():
-            self._note_lost_workers(key, one)
+        for key in self.admitted:
+            self._note_lost_workers(key, found[key])
         if now - self._probed_at >= PROBE_EVERY_S:
             self._probe_all()
         seen = {key: self._version_seen(key, one) for key, one in found.items()}
@@ -198,11 +200,13 @@ class Supervisor:
         return Seen(now, running=True, answering=True, versions=seen)
 
     def _version_seen(self, key: Key, one: Described | None) -> VersionSeen:
+        wanted = key in self.admitted
         if one is None:
-            return VersionSeen(registered=False)
+            return VersionSeen(registered=False, wanted=wanted)
         result = self._results[key]
         return VersionSeen(
             registered=True,
+            wanted=wanted,
             num_ready=one.num_ready,
             num_workers=len(one.workers),
             failed_probes=self._failed[key],
@@ -248,7 +252,7 @@ class Supervisor:
         old = self.board.status
         versions = old.versions
         if found is not None and seen is not None:
-            versions = tuple(self._version_status(key, one, seen[key]) for key, one in found.items())
+            versions = tuple(self._version_status(key, found[key], seen[key]) for key in self.admitted)
         elif phase == "restarting":
             versions = tuple(
                 replace(one, ready=False, workers={}, problem="TorchServe does not run") for one in old.versions
@@ -287,9 +291,14 @@ class Supervisor:
             case decide.Revive(key):
                 self._revive(key)
             case decide.Retire(key):
+                self._retired[key] = self.admitted.pop(key)
                 self.log.say(f"{key[0]} {key[1]} was unregistered; it is served no longer")
-                for known in (self.admitted, self._results, self._failed, self._pids):
-                    known.pop(key, None)
+                self._changed(self)
+            case decide.Adopt(key):
+                self.admitted[key] = self._retired.pop(key)
+                self._pids.pop(key, None)
+                self._probe(self.admitted[key])
+                self.log.say(f"{key[0]} {key[1]} was registered again")
                 self._changed(self)
 
     def _restart(self) -> None:
