@@ -15,9 +15,8 @@ import ember_prediction
 import ember_protocol
 import ember_reader
 import ember_worker
-import numpy as np
 import orjson
-from ember_prediction import NotFinite, Prediction
+from ember_prediction import Prediction
 from ember_preprocessing import Array, InvalidInput, Preprocessing, stack
 from ts.context import Context
 
@@ -85,8 +84,8 @@ class EmberHandler:
                 jobs.append(Job(index, request, self.prepare(request)))
             except InvalidInput as error:
                 answers[index] = self._refuse(context, index, error)
-        for job, outputs in self._infer(jobs):
-            answers[job.index] = self._answer(context, job, outputs)
+        for job, predictions in self._predict(jobs):
+            answers[job.index] = self._answer(context, job, predictions)
         return answers
 
     def parse(self, parameters: Mapping[str, Any]) -> ember_protocol.Request:
@@ -130,46 +129,46 @@ class EmberHandler:
             rows.append(row)
         return rows
 
-    def interpret(self, outputs: Array) -> Prediction:
-        """One row of the model's raw outputs, as it is answered."""
+    def interpret(self, outputs: Array) -> list[Prediction | None]:
+        """Raw outputs of a batch, as each row is answered; None where the model's answer cannot be used."""
         return ember_prediction.interpret(outputs, self.labels)
 
-    def _infer(self, jobs: list[Job]) -> list[tuple[Job, Array | None]]:
-        """Raw outputs of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
+    def _predict(self, jobs: list[Job]) -> list[tuple[Job, list[Prediction | None] | None]]:
+        """Predictions of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
         if not jobs:
             return []
-        outputs = self._run_rows([row for job in jobs for row in job.rows])
-        if outputs is not None:
-            ends = np.cumsum([len(job.rows) for job in jobs])[:-1]
-            return list(zip(jobs, np.split(outputs, ends), strict=True))
+        together = self._predict_rows([row for job in jobs for row in job.rows])
+        if together is not None:
+            rest = iter(together)
+            return [(job, [next(rest) for _ in job.rows]) for job in jobs]
         if len(jobs) == 1:
             return [(jobs[0], None)]
-        return [(job, self._run_rows(job.rows)) for job in jobs]
+        return [(job, self._predict_rows(job.rows)) for job in jobs]
 
-    def _run_rows(self, rows: list[tuple[Array, ...]]) -> Array | None:
-        """Raw outputs, a row each; None when the model failed, which is logged with its traceback."""
+    def _predict_rows(self, rows: list[tuple[Array, ...]]) -> list[Prediction | None] | None:
+        """A prediction for each row; None when the model failed, which is logged with its traceback."""
         try:
-            outputs = self.model(stack(rows))[0]
+            predictions = self.interpret(self.model(stack(rows))[0])
         except Exception:
             # a compiled or a user's model may raise anything; the client is told that it failed, the log is told why
             log.exception("the model failed on a batch of %d rows", len(rows))
             return None
-        if len(outputs) != len(rows):
-            log.error("the model answered %d rows with outputs of shape %s", len(rows), outputs.shape)
+        if len(predictions) != len(rows):
+            log.error("the model answered %d rows with %d predictions", len(rows), len(predictions))
             return None
-        return outputs
+        return predictions
 
-    def _answer(self, context: Context, job: Job, outputs: Array | None) -> bytes:
-        if outputs is None:
+    def _answer(self, context: Context, job: Job, predictions: list[Prediction | None] | None) -> bytes:
+        if predictions is None:
             return self._fail(context, job.index, "the model failed on this input; the server's log has the reason")
+        usable = [prediction for prediction in predictions if prediction is not None]
+        if len(usable) < len(predictions):
+            return self._fail(context, job.index, "the model's outputs are not finite for this input")
         try:
-            predictions = [self.interpret(row) for row in outputs]
             version = str(context.manifest["model"]["modelVersion"])
-            return ember_protocol.render(job.request, predictions, context.model_name, version)
+            return ember_protocol.render(job.request, usable, context.model_name, version)
         except InvalidInput as error:  # an output was asked for that there is not
             return self._refuse(context, job.index, error)
-        except NotFinite:
-            return self._fail(context, job.index, "the model's outputs are not finite for this input")
 
     def _refuse(self, context: Context, index: int, error: InvalidInput) -> bytes:
         context.set_response_status(code=400, phrase="Bad Request", idx=index)
@@ -190,4 +189,4 @@ class EmberHandler:
     def _warm_up(self, probe: Mapping[str, Any]) -> None:
         """The first call of a package is slow, and shows what would fail each later one, such as too few labels."""
         row = self.preprocessing(probe["instance"])
-        self.interpret(self.model(stack([row]))[0][0])
+        self.interpret(self.model(stack([row]))[0])

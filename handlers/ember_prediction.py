@@ -1,4 +1,7 @@
-"""What one row's raw outputs mean: scores and a label for a classifier, the outputs as they are for other models."""
+"""What raw outputs mean: scores and a label for a classifier, the outputs as they are for other models.
+
+Shapes in the text: B rows, K classes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +13,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-class NotFinite(Exception):
-    """The model answered a row with NaN or infinity: its fault, not the client's."""
-
-
 @dataclass(frozen=True)
 class Prediction:
     """One row's answer.
@@ -21,32 +20,42 @@ class Prediction:
     Attributes:
         scores: probabilities of the classes; of a model without labels its raw outputs.
         label: name of the likeliest class; None without labels.
+        score: that class's probability.
     """
 
     scores: Floats
     label: str | None = None
+    score: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """JSON ready for a serializer that takes numpy arrays; a model without labels has `outputs` alone."""
         if self.label is None:
             return {"outputs": self.scores}
-        return {"label": self.label, "score": float(self.scores.max()), "scores": self.scores}
+        return {"label": self.label, "score": self.score, "scores": self.scores}
 
 
-def interpret(outputs: NDArray[Any], labels: Sequence[str]) -> Prediction:
-    """One row of raw outputs to its prediction.
+def interpret(outputs: NDArray[Any], labels: Sequence[str]) -> list[Prediction | None]:
+    """Raw outputs of a batch to a prediction for each row; None where an output is NaN or infinite.
+
+    Args:
+        outputs: (B, K) with labels, (B, …) without.
 
     Raises:
-        NotFinite: an output is NaN or infinite.
         ValueError: there are labels, and not as many as outputs.
     """
-    raw = np.ascontiguousarray(outputs, np.float32)
-    if not np.isfinite(raw).all():
-        raise NotFinite
+    raw: Floats = np.ascontiguousarray(outputs, np.float32)
+    finite = np.asarray(np.isfinite(raw).reshape(len(raw), -1).all(axis=1))
     if not labels:
-        return Prediction(raw)
-    if raw.shape != (len(labels),):
-        raise ValueError(f"the model has outputs of shape {list(raw.shape)}; its {len(labels)} labels require one each")
-    exponents = np.exp(raw - raw.max())
-    scores: Floats = exponents / exponents.sum()
-    return Prediction(scores, labels[int(raw.argmax())])
+        return [Prediction(row) if usable else None for row, usable in zip(raw, finite, strict=True)]
+    if raw.shape[1:] != (len(labels),):
+        raise ValueError(
+            f"outputs of a row have shape {list(raw.shape[1:])}; its {len(labels)} labels require one each"
+        )
+    with np.errstate(invalid="ignore"):  # rows that are not finite are left out below
+        exponents = np.exp(raw - raw.max(axis=1, keepdims=True))
+        scores = exponents / exponents.sum(axis=1, keepdims=True)
+    best = raw.argmax(axis=1)
+    return [
+        Prediction(row, labels[index], float(row[index])) if usable else None
+        for row, index, usable in zip(scores, best, finite, strict=True)
+    ]

@@ -84,22 +84,25 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
         if array.ndim != 1 or array.size != int(np.prod(shape)):
             raise InvalidInput(name, f"shape is {list(array.shape)}; {list(shape)} is required")
         array = array.reshape(shape)
-    if not np.isfinite(array).all():
+    least, most = array.min(), array.max()  # NaN if any is NaN, so these two stand for all
+    if not (np.isfinite(least) and np.isfinite(most)):
         raise InvalidInput(name, "NaN or infinity; finite numbers are required")
     low, high = spec.get("minimum"), spec.get("maximum")
-    if low is not None and array.min() < low:
-        raise InvalidInput(name, f"value {array.min():g} is below the minimum {low:g}")
-    if high is not None and array.max() > high:
-        raise InvalidInput(name, f"value {array.max():g} is above the maximum {high:g}")
+    if low is not None and least < low:
+        raise InvalidInput(name, f"value {least:g} is below the minimum {low:g}")
+    if high is not None and most > high:
+        raise InvalidInput(name, f"value {most:g} is above the maximum {high:g}")
     return _cast(name, array, dtype)
 
 
 def _cast(name: str, array: Array, dtype: "np.dtype[Any]") -> Array:
     """To the input's dtype; what that would change beyond rounding is refused."""
+    if array.dtype == dtype:
+        return array
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             result = array.astype(dtype)
-        if not np.isfinite(result).all():
+        if not (np.isfinite(result.min()) and np.isfinite(result.max())):
             raise InvalidInput(name, f"a value does not fit {dtype.name}")
         return result
     if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
