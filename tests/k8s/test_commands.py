@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -212,6 +213,25 @@ def test_agents_meet_at_the_rendezvous_service(manifests):
         assert [int(port)] == [one["port"] for one in services[host]["ports"]]
         assert train["rdzv_backend"] == "c10d"
         assert "is_host=0" in train["rdzv_conf"]
+
+
+def test_as_first_process_of_its_container_the_store_still_ends_when_told_to(rendered):
+    """A kernel drops signals for process 1 that it has not asked for; then each pod would take its whole grace to go."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user may not make a process namespace")
+    ((container, _),) = _of_verb(rendered("demo"), "rendezvous")
+    words = [word.replace("0.0.0.0", "127.0.0.1").replace("29400", "0") for word in _words(container)]
+    command = [*namespace, sys.executable, "-m", "emberline.cli", *words[1:]]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as outside:
+        assert "listens on" in outside.stderr.readline()
+        (first,) = psutil.Process(outside.pid).children()
+        first.terminate()
+        try:
+            assert outside.wait(8) == 0
+        finally:
+            if first.is_running():
+                first.kill()
 
 
 def test_the_image_runs_as_the_user_of_the_pods_and_has_their_folders(k8s, manifests):

@@ -17,6 +17,8 @@ def serve_rendezvous(host: str, port: int) -> None:
     """
     if port:
         require_free_port(port, "the rendezvous store", host)
+    # blocked before threads start: as a container's first process, unblocked ones would never reach sigwait
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, yet not in its __all__
 
     store = TCPStore(host, port, is_master=True, multi_tenant=True, wait_for_workers=False, timeout=_TIMEOUT)
