@@ -216,7 +216,7 @@ def test_agents_meet_at_the_rendezvous_service(manifests):
 
 
 def test_as_first_process_of_its_container_the_store_still_ends_when_told_to(rendered):
-    """A kernel drops signals for process 1 that it has not asked for; then each pod would take its whole grace to go."""
+    """A kernel drops signals that process 1 has not asked for; then each pod would take its whole grace to go."""
     namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("this user may not make a process namespace")
