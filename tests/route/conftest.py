@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import httpx
@@ -45,7 +46,8 @@ class InThread:
         self._connections.add(asyncio.current_task())
         try:
             while True:
-                writer.write(await self.answer(*await read_message(reader)))
+                first, _, body = await read_message(reader)
+                writer.write(await self.answer(first, body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
@@ -53,7 +55,7 @@ class InThread:
             self._connections.discard(asyncio.current_task())
             writer.close()
 
-    async def answer(self, first: str, headers: dict[str, str], body: bytes) -> bytes:
+    async def answer(self, first: str, body: bytes) -> bytes:
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -71,8 +73,8 @@ class InThread:
 class ModelServer(InThread):
     """Answers `/predictions/{model}/{version}` as TorchServe with our handlers does.
 
-    The body orders what happens: {"n": 7} is predicted as 7; version 1.1 disagrees at every 50th n. {"slow_s": 1} answers
-    late; {"status": 503, "times": 1} fails so often, as counted by the body's "key".
+    The body orders what happens: {"n": 7} is predicted as 7; version 1.1 disagrees at every 50th n. {"slow_s": 1}
+    answers late; {"status": 503, "times": 1} fails so often, as counted by the body's "key".
     """
 
     def __init__(self) -> None:
@@ -80,7 +82,7 @@ class ModelServer(InThread):
         self.failures: dict[str, int] = {}
         super().__init__()
 
-    async def answer(self, first: str, headers: dict[str, str], body: bytes) -> bytes:
+    async def answer(self, first: str, body: bytes) -> bytes:
         path = first.split()[1]
         self.asked.append(path)
         order = json.loads(body) if body else {}
@@ -137,10 +139,10 @@ class Load:
         self.statuses: list[int] = []
         self.request_ids: list[str] = []
         self.errors: list[str] = []
-        self._port, self._connections, self._ended = port, connections, threading.Event()
+        self._port, self.num_connections, self._ended = port, connections, threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -149,7 +151,7 @@ class Load:
         self._thread.join()
 
     async def _run(self) -> None:
-        await asyncio.gather(*(self._connection(number) for number in range(self._connections)))
+        await asyncio.gather(*(self._connection(number) for number in range(self.num_connections)))
 
     async def _connection(self, number: int) -> None:
         n = number
@@ -157,7 +159,7 @@ class Load:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 while not self._ended.is_set():
-                    n += self._connections
+                    n += self.num_connections
                     body = orjson.dumps({"n": n})
                     head = f"POST /predictions/digits HTTP/1.1\r\nhost: r\r\nx-unit-id: unit-{n % 5000}\r\n"
                     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
@@ -184,7 +186,9 @@ EXPERIMENT = {
 }
 
 
-def write_experiment(folder: Path, weight: int = 0, *, shadow: float = 0.0, revision: int = 0, **metadata) -> Experiment:
+def write_experiment(
+    folder: Path, weight: int = 0, *, shadow: float = 0.0, revision: int = 0, **metadata
+) -> Experiment:
     """Writes (or rewrites) the experiment and its status; weight is the treatment's."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {**EXPERIMENT, "metadata": {**EXPERIMENT["metadata"], **metadata}}

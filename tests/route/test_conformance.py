@@ -13,7 +13,16 @@ NUM_UNITS = 10_000
 def units() -> list[str]:
     """Ids as people have them: numbers, UUIDs, addresses, other scripts, emoji, one byte, all 256 bytes."""
     rng = random.Random(7)
-    alphabets = ("0123456789", "abcdef0123456789-", "abcxyz@.+_", "äöüßéñ", "данныеλόγος", "日本語の単位", "😀🚀🧪", 'a b"\\%{}:;,=')
+    alphabets = (
+        "0123456789",
+        "abcdef0123456789-",
+        "abcxyz@.+_",
+        "äöüßéñ",
+        "данныеλόγος",
+        "日本語の単位",
+        "😀🚀🧪",
+        'a b"\\%{}:;,=',
+    )
     found = {"0", "x", "é" * 128, "z" * 256, "a:b", "%REQ(x)%", r"\1", "null"}
     while len(found) < NUM_UNITS:
         alphabet = rng.choice(alphabets)

@@ -64,7 +64,12 @@ def test_256_bytes_are_a_unit(router):
     "path",
     [
         *("/", "/models", "/models/digits", "/metrics", "/ping", "/stats", "/predictions", "/predictions/unknown"),
-        *("/predictions/digits/1.0", "/predictions/digits/../../models", "/predictions//../models", "/v2/models/digits"),
+        *(
+            "/predictions/digits/1.0",
+            "/predictions/digits/../../models",
+            "/predictions//../models",
+            "/v2/models/digits",
+        ),
         "/explanations/digits",
     ],
 )
@@ -92,10 +97,16 @@ def test_another_method_is_told_which_one_is_served(router):
     assert reply.status_code == 405
     assert reply.headers["allow"] == "POST"
     assert "POST" in reply.json()["error"]
+    assert reply.headers["x-config-version"].startswith("digits-int8-0-"), "what is in force can be asked for free"
 
 
-def test_a_client_cannot_set_what_the_router_says_of_its_request(router, model_server):
-    forged = {"x_ember_experiment": "other", "x_ember_config": "forged", "x_ember_version": "9.9", "x_request_id": "mine"}
+def test_a_client_cannot_set_what_the_router_says_of_its_request(router):
+    forged = {
+        "x_ember_experiment": "other",
+        "x_ember_config": "forged",
+        "x_ember_version": "9.9",
+        "x_request_id": "mine",
+    }
     answer = router.post("/predictions/plain", **forged)
     assert answer.json()["path"] == "/predictions/plain/2"
     assert answer.headers["x-request-id"] != "mine"
@@ -151,8 +162,7 @@ def test_a_clients_own_error_is_passed_on_and_not_repeated(router, model_server)
 def test_more_than_the_model_bears_at_once_is_503_with_retry_after(router):
     answers = router.ask([("same", {"slow_s": 0.5})] * 12, connections=12)
     refused = [answer for answer in answers if answer.status == 503]
-    assert len([answer for answer in answers if answer.status == 200]) >= 4
-    assert refused
+    assert 1 <= len(refused) < len(answers)
     assert all(answer.headers["retry-after"] == "1" for answer in refused)
     assert json.loads(refused[0].body)["error"] == "too many requests are in flight; try again"
 

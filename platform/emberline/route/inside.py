@@ -53,7 +53,9 @@ class Inside:
     def stop(self) -> None:
         """Lets requests under way finish."""
         self._server.should_exit = True
-        self._thread.join(timeout=10)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout=10)
+        self._socket.close()
 
     def _app(self) -> Starlette:
         @asynccontextmanager

@@ -37,8 +37,17 @@ def render(experiments: tuple[Experiment, ...], settings: Settings) -> Rendering
         InvalidSetting: an experiment cannot be routed; names it.
     """
     check_together(experiments, settings)
+    experiments = in_charge(experiments)
     clusters = {str(cluster["name"]): cluster for cluster in render_clusters(experiments, settings)}
     return Rendering(clusters, render_routes(experiments, settings), render_mirrored_routes(experiments, settings))
+
+
+def in_charge(experiments: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
+    """The experiment that decides for each model: one that is going on, else the one that ended last."""
+    by_model: dict[str, Experiment] = {}
+    for experiment in sorted(experiments, key=lambda one: (not one.terminal, one.status.since, one.name)):
+        by_model[experiment.spec.model] = experiment
+    return tuple(sorted(by_model.values(), key=lambda one: one.name))
 
 
 def check_together(experiments: tuple[Experiment, ...], settings: Settings) -> None:
@@ -47,13 +56,15 @@ def check_together(experiments: tuple[Experiment, ...], settings: Settings) -> N
     for experiment in experiments:
         check_one(experiment, settings)
         model = experiment.spec.model
+        if experiment.terminal:
+            continue
         if model in owners:
             raise InvalidSetting(
                 experiment.name,
                 "spec.model",
                 model,
                 f"a model that experiment {owners[model]!r} does not use already",
-                hint="take the finished experiment's file out of the folder",
+                hint="wait until it has ended, or take its file out of the folder",
             )
         owners[model] = experiment.name
 

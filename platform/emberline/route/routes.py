@@ -82,6 +82,7 @@ def _experiment_routes(experiment: Experiment, path: str, limits: Limits) -> lis
         {"name": header, "string_match": {"safe_regex": {"regex": f".{{1,{MAX_UNIT_BYTES}}}"}}},
         {"name": header, "string_match": {"safe_regex": {"regex": f"({_UTF8})+"}}},
     ]
+    told = {"response_headers_to_add": [_set("x-config-version", experiment.config_version)]}
     return [
         {
             "match": {"path": path, "headers": [_POST, *usable]},
@@ -92,16 +93,20 @@ def _experiment_routes(experiment: Experiment, path: str, limits: Limits) -> lis
                 _set(MODEL_HEADER, experiment.spec.model),
                 _set(UNIT_HEADER, f"%REQ({header})%"),
             ],
-            "response_headers_to_add": [_set("x-config-version", experiment.config_version)],
+            **told,
         },
-        _refuse(
-            {"path": path, "headers": [_POST, {"name": header, "present_match": True}]},
-            400,
-            f"{header} must be 1 to {MAX_UNIT_BYTES} bytes of UTF-8",
-            field=header,
-        ),
-        _refuse({"path": path, "headers": [_POST]}, 400, f"the header {header} is required", field=header),
-        _only("POST", path),
+        {
+            **_refuse(
+                {"path": path, "headers": [_POST, {"name": header, "present_match": True}]},
+                400,
+                f"{header} must be 1 to {MAX_UNIT_BYTES} bytes of UTF-8",
+                field=header,
+            ),
+            **told,
+        },
+        {**_refuse({"path": path, "headers": [_POST]}, 400, f"the header {header} is required", field=header), **told},
+        # a GET tells which configuration is in force, and costs no model anything
+        _only("POST", path, *told["response_headers_to_add"]),
     ]
 
 
@@ -209,10 +214,10 @@ def _asking(model: str, limits: Limits, num_retries: int) -> Json:
     return asking
 
 
-def _only(method: str, path: str) -> Json:
+def _only(method: str, path: str, *headers: Json) -> Json:
     return {
         **_refuse({"path": path}, 405, f"only {method} is served at this path"),
-        "response_headers_to_add": [_set("allow", method)],
+        "response_headers_to_add": [_set("allow", method), *headers],
     }
 
 

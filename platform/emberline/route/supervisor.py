@@ -21,6 +21,7 @@ from emberline import process, storage
 from emberline.errors import EmberlineError, StageFailed
 from emberline.exposure import EXPOSURES, OUTCOMES, load_key, parse_line
 from emberline.route.bootstrap import render_bootstrap
+from emberline.route.clusters import Json
 from emberline.route.envoy import Admin, Envoy, holds_open, validate
 from emberline.route.inside import Inside
 from emberline.route.outcomes import Journal, read_spooled
@@ -112,11 +113,9 @@ class Router:
             raise EmberlineError(next(iter(self._experiments.refused.values())), place="route")
         self._rendering_now = render(found, self._settings)
         self._inside.start()
-        bootstrap = render_bootstrap(
-            self._settings, self._folders.envoy, self._live_log, self._admin.address, self._inside.address
-        )
+        bootstrap = self._render_bootstrap(self._live_log)
         self._publisher.write(self._rendering)
-        validate(bootstrap, self._folders.envoy)
+        validate(self._render_bootstrap(Path("/dev/null")), self._folders.envoy)  # it would create the log
         storage.write_bytes(self._bootstrap, orjson.dumps(bootstrap, option=orjson.OPT_INDENT_2))
         self._start_envoy()
         with httpx.Client(timeout=2.0, trust_env=False) as client:
@@ -167,6 +166,10 @@ class Router:
         if self._envoy_now is None:
             raise AssertionError("`start` comes first")
         return self._envoy_now
+
+    def _render_bootstrap(self, log: Path) -> Json:
+        settings, folders = self._settings, self._folders
+        return render_bootstrap(settings, folders.envoy, log, self._admin.address, self._inside.address)
 
     @property
     def _bootstrap(self) -> Path:

@@ -1,0 +1,46 @@
+"""A mirrored share of live requests is answered by the other version, and the two answers meet by request id."""
+
+import pytest
+
+from emberline.process import wait_until
+
+SHADOWED = 400
+
+
+@pytest.fixture(scope="module")
+def router(start_router):
+    return start_router(weight=0, shadow=1.0)
+
+
+def test_every_pair_meets_and_planted_disagreements_are_found(router, model_server):
+    before = len(model_server.asked)
+    answers = router.ask([(f"unit-{n}", {"n": n}) for n in range(1, SHADOWED + 1)])
+    assert {answer.headers["x-variant"] for answer in answers} == {"fp32"}, "a shadow's answer reaches nobody"
+
+    columns = "request_id, shadow, variant, version, label, score, unit, config_version, status"
+    rows = router.await_rows(2 * SHADOWED, columns=columns)
+    live = {row[0]: row for row in rows if not row[1]}
+    shadow = {row[0]: row for row in rows if row[1]}
+    assert len(rows) == 2 * SHADOWED
+    assert live.keys() == shadow.keys() == {answer.headers["x-request-id"] for answer in answers}
+    assert {row[2:4] for row in live.values()} == {("fp32", "1.0")}
+    assert {row[2:4] for row in shadow.values()} == {("int8", "1.1")}
+    assert {row[5] for row in rows} == {0.875}
+    assert all(live[key][6:8] == shadow[key][6:8] for key in live), "unit and configuration of a pair are one"
+    assert sum(live[key][4] != shadow[key][4] for key in live) == SHADOWED // 50
+    asked = model_server.asked[before:]
+    assert asked.count("/predictions/digits/1.0") == asked.count("/predictions/digits/1.1") == SHADOWED
+
+
+def test_the_other_protocol_is_mirrored_too(router, model_server):
+    before = len(model_server.asked)
+    assert router.post("/v2/models/digits/infer", x_unit_id="u").json()["path"] == "/predictions/digits/1.0"
+    wait_until(lambda: "/predictions/digits/1.1" in model_server.asked[before:], 5, "the mirrored request arrives")
+
+
+def test_part_of_the_requests_can_be_mirrored(router, write_experiment, model_server):
+    router.await_config(write_experiment(router.experiments, 0, shadow=0.25, revision=5))
+    before = len(model_server.asked)
+    router.ask([(f"unit-{n}", {"n": n}) for n in range(800)])
+    mirrored = model_server.asked[before:].count("/predictions/digits/1.1")
+    assert 130 < mirrored < 270
