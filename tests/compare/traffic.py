@@ -95,7 +95,9 @@ class Traffic:
                 exposures += [row] * copies
                 if self.rng.random() < experiment.status.shadow:
                     label = "8" if self.rng.random() < disagree else row["label"]
-                    exposures.append({**row, "variant": names[0], "served_variant": names[0], "shadow": True, "label": label})
+                    exposures.append(
+                        {**row, "variant": names[0], "served_variant": names[0], "shadow": True, "label": label}
+                    )
                 if outcomes:
                     value = float(self.rng.random() < correct[arm])
                     results += [self.outcome(row, value, by_request)] * copies

@@ -1,0 +1,63 @@
+"""Source: the size of a 10 % relative lift on 5 % at 80 % power is 31,234 per arm in Fleiss' formula."""
+
+import numpy as np
+import pytest
+
+from emberline.compare.confidence_sequence import half_width
+from emberline.compare.plan import plan_experiment
+from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin, units_per_arm
+from emberline.errors import InvalidSetting
+
+
+def test_ten_percent_lift_on_five_percent_needs_31234_units_per_arm():
+    assert units_per_arm(0.05, 0.055) == 31_234
+
+
+def test_equal_rates_have_no_size():
+    with pytest.raises(ValueError, match="infinitely many"):
+        units_per_arm(0.05, 0.05)
+
+
+def test_a_small_treatment_arm_needs_more_units_in_all():
+    assert units_for_margin(0.03, 0.02, 0.1) > 2.5 * units_for_margin(0.03, 0.02, 0.5)
+
+
+def test_the_planned_cap_decides_with_the_promised_power():
+    variance, distance = 0.05 * 0.95, 0.01
+    units = units_at_any_look(variance, distance, 0.5)
+    half = half_width(4 * variance / units, units, alpha=0.05, planned_units=units)
+    rng = np.random.default_rng(0)
+    estimates = rng.normal(distance, np.sqrt(4 * variance / units), 4000)
+    assert (estimates - half > 0).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_pairs_for_a_shadow_grow_with_the_expected_disagreement():
+    assert pairs_to_certify(0.01, 0.001) < pairs_to_certify(0.01, 0.005) < pairs_to_certify(0.01, 0.008)
+
+
+def plan(experiment, **changes):
+    options = {"baseline": 0.9, "difference": 0.0, "deviation": None, "power": 0.8, "expected_disagreement": 0.01}
+    return plan_experiment(experiment, **{**options, **changes})
+
+
+def test_a_plan_covers_the_last_step_and_the_shadow(made):
+    planned = plan(made.experiment())
+    assert planned.fixed_units == units_for_margin(0.09, 0.05, 0.5)
+    assert planned.cap_units > planned.fixed_units
+    assert planned.pairs == ((0.05, pairs_to_certify(0.05, 0.01)),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"difference": -0.05}, "--difference"),
+        ({"baseline": 1.0}, "--baseline"),
+        ({"power": 1.0}, "--power"),
+        ({"deviation": 2.0}, "--deviation"),
+        ({"expected_disagreement": 0.05}, "--disagreement"),
+    ],
+)
+def test_what_cannot_be_planned_names_the_option(made, changes, key):
+    with pytest.raises(InvalidSetting) as caught:
+        plan(made.experiment(), **changes)
+    assert caught.value.key == key
