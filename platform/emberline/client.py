@@ -1,0 +1,271 @@
+"""A small typed client of the router: predictions, Open Inference Protocol calls, outcomes.
+
+    with Client("http://127.0.0.1:8080") as client:
+        answer = client.predict("digits", {"pixels": pixels}, unit="customer-17")
+        print(answer.body["label"], answer.version)
+
+Every call has a deadline for each try and a bounded number of tries. A try is repeated only where that cannot do harm:
+after 429 and 503, as long after them as `Retry-After` asks, and where no connection came about at all.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import quote
+
+import httpx
+
+from emberline.errors import EmberlineError
+
+UNIT_HEADER = "x-unit-id"
+Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"]
+
+_RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+_FIRST_BACK_OFF_S = 0.1
+
+
+class RequestRefused(EmberlineError):
+    """The router or the model answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        field: the field of the request that is wrong, where the answer names one.
+    """
+
+    def __init__(self, url: str, status: int, fact: str, field: str | None = None) -> None:
+        self.status, self.field = status, field
+        super().__init__(f"answered {status}: {f'{field}: ' if field else ''}{fact}", place=url)
+
+
+class NoAnswer(EmberlineError):
+    """No answer came, or not in time."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"gave no answer: {why}", place=url, hint="is the router up? emberline status tells")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction, with what the router says of it.
+
+    Attributes:
+        body: the model's JSON object: `label`, `score`, `scores`, or `predictions`, a list of such objects.
+        variant, version, config_version: of the experiment that the request fell into; None outside of one.
+        request_id: to be named by outcomes of this one request.
+    """
+
+    body: dict[str, Any]
+    variant: str | None = None
+    version: str | None = None
+    config_version: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the Open Inference Protocol; `shape` has the rows first, `data` is flat."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: Datatype
+    data: Sequence[Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "shape": list(self.shape), "datatype": self.datatype, "data": list(self.data)}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What an Open Inference Protocol call came back with."""
+
+    model: str
+    model_version: str
+    outputs: dict[str, Tensor]
+    id: str | None = None
+    answer: Answer = field(repr=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became known after a prediction.
+
+    Attributes:
+        event_id: unique; sending the same one again counts once.
+        time: when it happened, in seconds since the epoch; when it arrives, where None.
+    """
+
+    event_id: str
+    unit: str
+    metric: str
+    value: float
+    request_id: str | None = None
+    time: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+class Client:
+    """A connection pool to one router; usable from several threads.
+
+    Args:
+        timeout_s: of each try.
+        max_tries: tries of one call, the first included.
+        max_wait_s: longest wait between two tries; a `Retry-After` beyond it ends the call with the error at hand.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        timeout_s: float = 10.0,
+        max_tries: int = 4,
+        max_wait_s: float = 10.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._max_tries, self._max_wait_s = max_tries, max_wait_s
+        self._http = httpx.Client(timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def predict(
+        self, model: str, instance: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes, *, unit: str | None = None
+    ) -> Answer:
+        """Predicts for one instance, for several, or for the bytes of one image.
+
+        Args:
+            instance: values by input name; a sequence of them comes back as `predictions`; bytes are a JPEG or PNG.
+            unit: whom the request is for; the same unit always meets the same variant.
+
+        Raises:
+            RequestRefused: the answer was an error, of its last try where there were several.
+            NoAnswer: nobody answered, or not in time.
+        """
+        path = f"/predictions/{quote(model, safe='')}"
+        headers = {UNIT_HEADER: unit} if unit is not None else {}
+        if isinstance(instance, bytes):
+            headers["content-type"] = "application/octet-stream"
+            return _answer(self._post(path, headers, content=instance))
+        body = instance if isinstance(instance, Mapping) else {"instances": list(instance)}
+        return _answer(self._post(path, headers, json=body))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        *,
+        id: str | None = None,  # noqa: A002 - the protocol's own word
+        unit: str | None = None,
+    ) -> Inference:
+        """One call of the Open Inference Protocol, version 2.
+
+        Raises:
+            RequestRefused, NoAnswer: as for `predict`.
+        """
+        body = {**({"id": id} if id is not None else {}), "inputs": [tensor.as_json() for tensor in inputs]}
+        headers = {UNIT_HEADER: unit} if unit is not None else {}
+        answer = _answer(self._post(f"/v2/models/{quote(model, safe='')}/infer", headers, json=body))
+        outputs = [
+            Tensor(one["name"], tuple(one["shape"]), one["datatype"], one["data"]) for one in answer.body["outputs"]
+        ]
+        return Inference(
+            model=answer.body["model_name"],
+            model_version=answer.body["model_version"],
+            outputs={tensor.name: tensor for tensor in outputs},
+            id=answer.body.get("id"),
+            answer=answer,
+        )
+
+    def post_outcomes(self, outcomes: Sequence[Outcome]) -> int:
+        """Hands outcomes in; returns how many were accepted. Safe to repeat: an event id counts once.
+
+        Raises:
+            RequestRefused, NoAnswer: as for `predict`.
+        """
+        answer = self._post("/v1/outcomes", {}, json={"outcomes": [outcome.as_json() for outcome in outcomes]})
+        return int(answer.json()["accepted"])
+
+    def _post(self, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+        url = self.url + path
+        for number in range(1, self._max_tries + 1):
+            last = number == self._max_tries
+            try:
+                answer = self._http.post(url, headers=dict(headers), **content)
+            except httpx.ConnectError as error:  # nothing was sent, so nothing can happen twice
+                if last:
+                    raise NoAnswer(url, str(error)) from error
+                time.sleep(self._wait_s(number, None))
+                continue
+            except httpx.HTTPError as error:
+                raise NoAnswer(url, str(error) or type(error).__name__) from error
+            if not answer.is_error:
+                return answer
+            wait_s = self._wait_s(number, answer.headers.get("retry-after"))
+            if last or answer.status_code not in _RETRIED or wait_s > self._max_wait_s:
+                raise _refusal(url, answer)
+            time.sleep(wait_s)
+        raise AssertionError("a try returns, raises, or is followed by another")
+
+    def _wait_s(self, number: int, retry_after: str | None) -> float:
+        """As long as the server asks; else 0.1, 0.2, 0.4, … s, spread so that clients do not come back all at once."""
+        asked = _seconds(retry_after)
+        if asked is not None:
+            return asked
+        return min(self._max_wait_s, _FIRST_BACK_OFF_S * 2.0 ** (number - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - spread, no secret
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """`Retry-After` as seconds from now: a number or a date; None where it is neither."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        at = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _answer(response: httpx.Response) -> Answer:
+    url = str(response.request.url)
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise NoAnswer(url, f"its body is no JSON: {response.text[:200]!r}") from error
+    if not isinstance(body, dict):
+        raise NoAnswer(url, f"its body is a JSON {type(body).__name__}, not an object")
+    headers = response.headers
+    return Answer(
+        body,
+        variant=headers.get("x-variant"),
+        version=headers.get("x-model-version"),
+        config_version=headers.get("x-config-version"),
+        request_id=headers.get("x-request-id"),
+    )
+
+
+def _refusal(url: str, response: httpx.Response) -> RequestRefused:
+    """The error's own text and field where the body has them, else the body's beginning."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return RequestRefused(url, response.status_code, response.text.strip()[:300] or response.reason_phrase)
+    fact = body.get("error", body.get("message", response.reason_phrase))
+    return RequestRefused(url, response.status_code, str(fact), body.get("field"))

@@ -1,0 +1,189 @@
+"""The client against a local server that answers what each test tells it to."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+from email.utils import formatdate
+
+import pytest
+
+from emberline import process
+from emberline.client import Client, NoAnswer, Outcome, RequestRefused, Tensor
+
+PNG = b"\x89PNG\r\n\x1a\n...."
+
+
+@pytest.fixture
+def router():
+    """A server with scripted answers: (status, headers, body), the last one repeated; `seen` has what it got."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            content = self.rfile.read(int(self.headers["content-length"]))
+            self.server.seen.append((time.monotonic(), self.path, dict(self.headers), content))
+            script = self.server.script
+            status, headers, body = script.pop(0) if len(script) > 1 else script[0]
+            if body is None:
+                self.server.release.wait(10)
+                body = b"{}"
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"content-length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.seen, server.script, server.release = [], [(200, {}, {"label": "3"})], threading.Event()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.release.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_prediction_carries_body_variant_and_request_id(router):
+    headers = {"x-variant": "int8", "x-model-version": "1.1", "x-config-version": "4", "x-request-id": "r-1"}
+    router.script = [(200, headers, {"label": "3", "score": 0.9})]
+    with Client(router.url) as client:
+        answer = client.predict("digits", {"pixels": [[1.0]]}, unit="u-1")
+    assert answer.body == {"label": "3", "score": 0.9}
+    assert (answer.variant, answer.version, answer.config_version, answer.request_id) == ("int8", "1.1", "4", "r-1")
+    _, path, sent, content = router.seen[0]
+    assert (path, sent["x-unit-id"], json.loads(content)) == ("/predictions/digits", "u-1", {"pixels": [[1.0]]})
+
+
+def test_several_instances_are_sent_as_instances(router):
+    with Client(router.url) as client:
+        client.predict("digits", [{"pixels": 1}, {"pixels": 2}])
+    assert json.loads(router.seen[0][3]) == {"instances": [{"pixels": 1}, {"pixels": 2}]}
+
+
+def test_image_is_sent_as_it_is(router):
+    with Client(router.url) as client:
+        client.predict("photos", PNG)
+    assert router.seen[0][3] == PNG
+
+
+def test_open_inference_call_returns_tensors_by_name(router):
+    outputs = [{"name": "scores", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 0.75]}]
+    router.script = [(200, {}, {"model_name": "digits", "model_version": "1.0", "id": "a", "outputs": outputs})]
+    with Client(router.url) as client:
+        inference = client.infer("digits", [Tensor("pixels", (1, 2), "FP32", [0.0, 1.0])], id="a")
+    assert inference.outputs["scores"] == Tensor("scores", (1, 2), "FP32", [0.25, 0.75])
+    assert (inference.model_version, inference.id) == ("1.0", "a")
+    assert router.seen[0][1] == "/v2/models/digits/infer"
+    assert json.loads(router.seen[0][3])["inputs"][0]["shape"] == [1, 2]
+
+
+def test_outcomes_are_sent_without_absent_fields(router):
+    router.script = [(202, {}, {"accepted": 1})]
+    with Client(router.url) as client:
+        assert client.post_outcomes([Outcome("e-1", "u-1", "correct", 1.0)]) == 1
+    sent = json.loads(router.seen[0][3])
+    assert sent == {"outcomes": [{"event_id": "e-1", "unit": "u-1", "metric": "correct", "value": 1.0}]}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_busy_server_is_asked_again_after_the_time_it_names(router, status):
+    router.script = [(status, {"retry-after": "1"}, {"error": "full"}), (200, {}, {"label": "3"})]
+    with Client(router.url) as client:
+        assert client.predict("digits", {}).body == {"label": "3"}
+    assert len(router.seen) == 2
+    assert router.seen[1][0] - router.seen[0][0] >= 1.0
+
+
+def test_retry_after_may_be_a_date(router):
+    date = formatdate(time.time() + 2, usegmt=True)
+    router.script = [(503, {"retry-after": date}, {"error": "full"}), (200, {}, {"label": "3"})]
+    with Client(router.url) as client:
+        client.predict("digits", {})
+    assert 0.5 <= router.seen[1][0] - router.seen[0][0] <= 3
+
+
+def test_retries_end_with_the_servers_own_words(router):
+    router.script = [(503, {}, {"error": "the queue is full"})]
+    with Client(router.url, max_tries=3) as client, pytest.raises(RequestRefused, match="the queue is full") as refusal:
+        client.predict("digits", {})
+    assert refusal.value.status == 503
+    assert len(router.seen) == 3
+
+
+def test_wait_longer_than_allowed_is_not_waited(router):
+    router.script = [(503, {"retry-after": "3600"}, {"error": "closed"})]
+    with Client(router.url) as client, pytest.raises(RequestRefused, match="closed"):
+        client.predict("digits", {})
+    assert len(router.seen) == 1
+
+
+def test_wrong_request_is_not_repeated_and_names_its_field(router):
+    router.script = [(400, {}, {"error": "17 is over 16", "field": "pixels"})]
+    with Client(router.url) as client, pytest.raises(RequestRefused, match="pixels: 17 is over 16") as refusal:
+        client.predict("digits", {})
+    assert (refusal.value.status, refusal.value.field, len(router.seen)) == (400, "pixels", 1)
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 507])
+def test_failure_that_may_have_done_something_is_not_repeated(router, status):
+    router.script = [(status, {}, b"boom")]
+    with Client(router.url) as client, pytest.raises(RequestRefused, match="boom"):
+        client.predict("digits", {})
+    assert len(router.seen) == 1
+
+
+def test_silent_server_is_given_up_on_after_the_timeout(router):
+    router.script = [(200, {}, None)]
+    with Client(router.url, timeout_s=0.3) as client, pytest.raises(NoAnswer, match="timed out"):
+        client.predict("digits", {})
+    assert len(router.seen) == 1
+
+
+def test_nobody_listening_is_told_after_the_tries():
+    url = f"http://127.0.0.1:{process.free_port()}"
+    with Client(url, max_tries=2) as client, pytest.raises(NoAnswer, match="gave no answer"):
+        client.predict("digits", {})
+
+
+def test_answer_that_is_no_json_object_is_told(router):
+    router.script = [(200, {}, b"<html>")]
+    with Client(router.url) as client, pytest.raises(NoAnswer, match="no JSON"):
+        client.predict("digits", {})
+
+
+def run_predict(*arguments, stdin=b""):
+    command = [sys.executable, "-m", "emberline.cli", "predict", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False)
+
+
+def test_predict_verb_reads_a_file_and_prints_json(router, tmp_path):
+    (tmp_path / "x.json").write_text('{"pixels": [[1]]}')
+    done = run_predict(tmp_path / "x.json", "--url", router.url, "--unit", "u-1")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"label": "3"})
+    assert router.seen[0][1] == "/predictions/digits"
+
+
+def test_predict_verb_reads_standard_input(router):
+    done = run_predict("-", "--url", router.url, "--model", "photos", stdin=PNG)
+    assert done.returncode == 0, done.stderr
+    assert router.seen[0][1] == "/predictions/photos"
+    assert router.seen[0][3] == PNG
+
+
+def test_predict_verb_says_what_its_input_should_be(router, tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    done = run_predict(tmp_path / "x.json", "--url", router.url)
+    assert done.returncode == 1
+    assert b"JSON, a JPEG or a PNG is required" in done.stderr
+    assert run_predict(tmp_path / "nowhere.json", "--url", router.url).returncode == 1
+    assert router.seen == []
