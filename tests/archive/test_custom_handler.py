@@ -1,5 +1,6 @@
 """A user's own handler is tried as TorchServe will, before it is packed."""
 
+import re
 import textwrap
 
 import pytest
@@ -35,6 +36,14 @@ def archive(artifact, settings, keys, tmp_path):
         return write_archive(artifact, own, tmp_path, store=tmp_path / "store", keys=keys)
 
     return write
+
+
+def test_the_guides_handlers_are_accepted(archive, root):
+    guide = (root / "docs" / "guides" / "handlers.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        archive(block)
 
 
 @pytest.mark.parametrize("text", [OWN, ON_OURS])

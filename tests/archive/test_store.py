@@ -208,6 +208,49 @@ def test_archiving_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def write_run(runs, artifact, facts):
+    """A finished run of the artifact, as training leaves it."""
+    from emberline import paper, storage
+
+    run = runs / "tiny"
+    (run / "recipe.yaml").write_text(
+        "run: tiny\nmodel: {factory: a:b}\ndata: {source: 'my_data:rows', arguments: {year: 2024}}\n"
+        "preprocessing: {inputs: [{name: x, shape: [4]}]}\n"
+    )
+    entry = paper.FileEntry(
+        xxh3=storage.content_hash(run / "recipe.yaml"), size_bytes=(run / "recipe.yaml").stat().st_size
+    )
+    manifest = paper.Manifest(kind="run", name="tiny", created="2024-01-01", facts=facts, files={"recipe.yaml": entry})
+    (run / "manifest.json").write_bytes(paper.manifest_bytes(manifest))
+    files = {file.name: file.read_bytes() for file in artifact.iterdir() if file.name != paper.MANIFEST}
+    with paper.write_paper(artifact, "artifact", parent=manifest) as draft:
+        for name, content in files.items():
+            (draft.folder / name).write_bytes(content)
+    return run
+
+
+def test_the_card_tells_of_training_and_data(archive, runs, artifact):
+    write_run(runs, artifact, {"accuracy": 0.9, "rows": 1437})
+    card = read_archive(archive().path).card
+    assert card["run"] == "tiny"
+    assert (card["training"]["accuracy"], card["training"]["rows"]) == (0.9, 1437)
+    assert card["training"]["data"] == {"source": "my_data:rows", "arguments": {"year": 2024}}
+
+
+def test_the_card_tells_nothing_of_a_run_the_artifact_does_not_come_from(archive, runs, artifact):
+    run = write_run(runs, artifact, {"accuracy": 0.9})
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "facts": {"accuracy": 0.5}}))
+    assert read_archive(archive().path).card["training"] is None
+
+
+def test_an_altered_recipe_of_the_run_is_refused(archive, runs, artifact):
+    run = write_run(runs, artifact, {})
+    (run / "recipe.yaml").write_text("run: other\n")
+    with pytest.raises(CorruptPaper, match=r"recipe\.yaml"):
+        archive()
+
+
 def emberline(folder, *arguments):
     command = [str(Path(sys.executable).with_name("emberline")), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -6,16 +6,17 @@ from typing import Any
 
 import orjson
 
-from emberline import assets
+from emberline import assets, storage
 from emberline.archivefile import CARD, LINEAGE
 from emberline.artifact import DESCRIPTION, PROBE, Artifact
-from emberline.errors import EmberlineError, MissingFile
-from emberline.paper import Manifest, manifest_bytes
-from emberline.recipe import Archive
+from emberline.errors import CorruptPaper, EmberlineError, MissingFile
+from emberline.paper import MANIFEST, Manifest, manifest_bytes, read_manifest
+from emberline.recipe import Archive, load_recipe
 
 # keys of request bodies: an input of that name could not be told from them
 RESERVED_INPUTS = ("inputs", "instances")
 SHARED_PREFIX = "ember_"
+RECIPE = "recipe.yaml"  # a run's copy of what it was trained by
 
 
 def stage(folder: Path, artifact: Path, manifest: Manifest, description: Artifact, settings: Archive) -> None:
@@ -30,7 +31,7 @@ def stage(folder: Path, artifact: Path, manifest: Manifest, description: Artifac
     for module in sorted(assets.folder("handlers").glob(f"{SHARED_PREFIX}*.py")):
         shutil.copyfile(module, folder / module.name)
     (folder / LINEAGE).write_bytes(manifest_bytes(manifest))
-    card = model_card(manifest, description, settings)
+    card = model_card(manifest, description, settings, _training(artifact, manifest))
     (folder / CARD).write_bytes(orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
@@ -56,23 +57,41 @@ def check_servable(artifact: Path, description: Artifact) -> None:
             )
 
 
-def model_card(manifest: Manifest, description: Artifact, settings: Archive) -> dict[str, Any]:
-    """What a person who finds the archive wants to know; the same artifact always gives the same card."""
-    parent = {ancestor.kind: ancestor.name for ancestor in reversed(manifest.lineage)}
-    version = settings.versions.get(manifest.name, "")
+def model_card(
+    manifest: Manifest, description: Artifact, settings: Archive, training: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a person who finds the archive wants to know; the same artifact always gives the same card.
+
+    Args:
+        training: what its run tells of the training and the data; None where the run is gone.
+    """
     return {
         "model": settings.model,
-        "version": version,
+        "version": settings.versions[manifest.name],
         "licence": settings.licence,
         "artifact": {"name": manifest.name, "digest": manifest.digest, "created": manifest.created},
-        "run": parent.get("run"),
+        "run": next((ancestor.name for ancestor in manifest.lineage if ancestor.kind == "run"), None),
         "recipe": manifest.recipe,
         "code": manifest.code,
         "factory": description.model.factory,
         "inputs": [spec.model_dump(mode="json") for spec in description.preprocessing.inputs],
         "labels": list(description.labels),
-        "data": {key: value for key, value in manifest.facts.items() if key.startswith("data")},
+        "training": training,
         "packages": [package.model_dump(mode="json") for package in description.packages],
         "measurement": None if description.measurement is None else description.measurement.model_dump(mode="json"),
         "stages": list(description.stages),
     }
+
+
+def _training(artifact: Path, manifest: Manifest) -> dict[str, Any] | None:
+    """Facts and data of the very run that the artifact comes from, which is where the artifact's folder is."""
+    run = artifact.parent.parent
+    if not (run / MANIFEST).is_file():
+        return None
+    found = read_manifest(run, "run")
+    if found.as_ancestor() not in manifest.lineage:
+        return None  # trained again since: what is there now says nothing of this artifact
+    recipe = run / RECIPE
+    if storage.content_hash(recipe) != (entry := found.files[RECIPE]).xxh3:
+        raise CorruptPaper(recipe, "altered", f"xxh3 {entry.xxh3}", hint="restore the file, or train again")
+    return {**found.facts, "data": load_recipe(recipe).data.model_dump(mode="json")}
