@@ -38,7 +38,7 @@ def test_scale_down_waits_for_the_requests_under_way(server):
     address = server.state["management"]
     with concurrent.futures.ThreadPoolExecutor(40) as clients:
         asked = [clients.submit(server.ask, "1.1", sleep_s=0.2) for _ in range(80)]
-        process.wait_until(lambda: management.describe(address, "reverse", "1.1").pending > 0, 10, "a queue")
+        process.wait_until(lambda: management.describe(address, "reverse", "1.1").pending > 0, 60, "a queue")
         management.scale(address, "reverse", "1.1", 1)
         assert [one.result().status_code for one in asked] == [200] * 80
     assert len(server.worker_pids("1.1")) == 1
@@ -50,7 +50,7 @@ def test_version_with_requests_pending_is_not_unregistered(server):
     address = server.state["management"]
     with concurrent.futures.ThreadPoolExecutor(40) as clients:
         asked = [clients.submit(server.ask, "1.1", sleep_s=0.5) for _ in range(120)]
-        process.wait_until(lambda: management.describe(address, "reverse", "1.1").pending > 0, 10, "a queue")
+        process.wait_until(lambda: management.describe(address, "reverse", "1.1").pending > 0, 60, "a queue")
         with pytest.raises(StageFailed, match="requests were still pending"):
             management.drain_and_unregister(address, "reverse", "1.1", timeout_s=0.3)
         assert [one.result().status_code for one in asked] == [200] * 120
@@ -61,11 +61,13 @@ def test_unregistered_version_is_retired_and_adopted_when_it_comes_back(server):
     management.drain_and_unregister(address, "reverse", "1.0")  # the default one: another becomes it
     assert management.describe(address, "reverse", "1.0") is None
     management.drain_and_unregister(address, "reverse", "1.0")  # twice is as good as once
-    process.wait_until(lambda: server.state["models"] == {"reverse": ["1.1"]}, 10, "its retirement")
+    process.wait_until(lambda: server.state["models"] == {"reverse": ["1.1"]}, 60, "its retirement")
     assert server.ask("1.1").status_code == 200
 
     management.register(address, "reverse-1.0.mar", Serve(workers=2))
-    process.wait_until(lambda: server.state["models"] == {"reverse": ["1.1", "1.0"]}, 10, "its adoption")
+    process.wait_until(lambda: server.state["models"] == {"reverse": ["1.1", "1.0"]}, 60, "its adoption")
+    process.wait_until(lambda: len(server.readiness().json()["versions"]) == 2, 60, "its line")
+    assert server.readiness().status_code == 200
     assert server.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from emberline import signing
 
-TIMEOUT_S = 60
+TIMEOUT_S = 150
 
 
 def refused(server):

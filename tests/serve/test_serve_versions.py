@@ -11,14 +11,12 @@ def test_each_version_answers_as_itself(server):
 def test_state_file_tells_where_things_are(server):
     state = server.state
     assert state["pid"] == server.child.pid
-    assert state["models"] == {"reverse": ["1.0", "1.1"]}
+    assert {model: sorted(versions) for model, versions in state["models"].items()} == {"reverse": ["1.0", "1.1"]}
     assert httpx.get(f"{state['health']}/livez").json() == {"live": True}
 
 
 def test_readiness_has_a_line_a_version(server):
     answer = server.readiness()
     assert answer.status_code == 200
-    assert [(one["version"], one["ready"], one["workers"]) for one in answer.json()["versions"]] == [
-        ("1.0", True, {"READY": 2}),
-        ("1.1", True, {"READY": 2}),
-    ]
+    lines = {one["version"]: (one["ready"], one["workers"]) for one in answer.json()["versions"]}
+    assert lines == {"1.0": (True, {"READY": 2}), "1.1": (True, {"READY": 2})}

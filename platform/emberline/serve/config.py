@@ -52,21 +52,16 @@ def properties(
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
-def log_configuration(model_log: Path) -> str:
-    """log4j2.xml: warnings to standard output; what workers print, at INFO, to a file of its own.
+def log_configuration(*, front: Path, workers: Path) -> str:
+    """log4j2.xml: the front end's warnings to one file; what workers print, at INFO, to another.
 
     A worker's traceback arrives as MODEL_LOG lines at INFO: with that logger at WARN it would be lost.
     """
-    file = escape(str(model_log), {'"': "&quot;"})
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="WARN">
   <Appenders>
-    <Console name="front" target="SYSTEM_OUT"><PatternLayout pattern="%d{{ISO8601}} %-5p %c{{1}} %m%n"/></Console>
-    <RollingFile name="workers" fileName="{file}" filePattern="{file}.%i">
-      <PatternLayout pattern="%d{{ISO8601}} %-5p %t %m%n"/>
-      <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
-      <DefaultRolloverStrategy max="3"/>
-    </RollingFile>
+{_rolling("front", front, "%d{ISO8601} %-5p %c{1} %m%n")}
+{_rolling("workers", workers, "%d{ISO8601} %-5p %t %m%n")}
   </Appenders>
   <Loggers>
     <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="workers"/></Logger>
@@ -77,6 +72,16 @@ def log_configuration(model_log: Path) -> str:
   </Loggers>
 </Configuration>
 """
+
+
+def _rolling(name: str, file: Path, pattern: str) -> str:
+    """An appender of 20 MB a file, three old ones kept."""
+    path = escape(str(file), {'"': "&quot;"})
+    return f"""    <RollingFile name="{name}" fileName="{path}" filePattern="{path}.%i">
+      <PatternLayout pattern="{pattern}"/>
+      <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>"""
 
 
 def command(*, java: Path, site: Path, python: Path, work: Path, store: Path) -> list[str]:

@@ -16,6 +16,7 @@ import httpx
 
 from emberline.errors import EmberlineError, StageFailed
 from emberline.recipe import Serve
+from emberline.serve import http
 
 READY = "READY"
 STARTUP_TIMEOUT_S = 120
@@ -199,7 +200,7 @@ def _ask(
 ) -> Any:
     what = f"{method} http://{address}{path}"
     try:
-        answer = httpx.request(method, f"http://{address}{path}", params=dict(parameters), timeout=timeout_s)
+        answer = http.CLIENT.request(method, f"http://{address}{path}", params=dict(parameters), timeout=timeout_s)
     except httpx.HTTPError as error:
         raise StageFailed(what, f"TorchServe's management API gave no answer: {error!r}") from error
     if answer.is_error:

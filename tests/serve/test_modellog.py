@@ -1,0 +1,48 @@
+"""A worker's own words, found among everybody's."""
+
+from emberline.serve import modellog
+
+LOG = """\
+2026-01-01T10:00:00,000 INFO  W-9000-digits_1.0-stdout Torch worker started.
+2026-01-01T10:00:00,000 INFO  W-9001-digits_1.1-stdout Torch worker started.
+2026-01-01T10:00:01,000 INFO  W-9001-digits_1.1-stdout Backend worker process died.
+2026-01-01T10:00:01,000 INFO  W-9000-digits_1.0-stdout [PID]17
+2026-01-01T10:00:01,000 INFO  W-9001-digits_1.1-stdout Traceback (most recent call last):
+2026-01-01T10:00:01,000 INFO  W-9001-digits_1.1-stdout   File "handler.py", line 8, in initialize
+2026-01-01T10:00:01,000 INFO  W-9001-digits_1.1-stdout KeyError: 'weight'
+"""
+
+
+def test_last_traceback_of_one_version_is_found(tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text(LOG)
+    assert modellog.last_words(log, "digits", "1.1").splitlines() == [
+        "Backend worker process died.",
+        "Traceback (most recent call last):",
+        '  File "handler.py", line 8, in initialize',
+        "KeyError: 'weight'",
+    ]
+
+
+def test_version_without_a_traceback_gives_its_output(tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text(LOG)
+    assert modellog.last_words(log, "digits", "1.0").splitlines() == ["Torch worker started.", "[PID]17"]
+
+
+def test_lines_of_an_earlier_start_are_left_out(tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text(LOG)
+    since = modellog.size_of(log)
+    assert modellog.last_words(log, "digits", "1.1", since=since) == ""
+
+
+def test_rotated_log_is_read_from_its_start(tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text(LOG)
+    assert modellog.last_words(log, "digits", "1.1", since=10**9).endswith("KeyError: 'weight'")
+
+
+def test_log_that_is_not_there_says_nothing(tmp_path):
+    assert modellog.size_of(tmp_path / "model.log") == 0
+    assert modellog.last_words(tmp_path / "model.log", "digits", "1.1") == ""
