@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pyarrow as pa
@@ -104,6 +105,13 @@ def test_a_unit_is_not_to_be_found_without_the_key_and_keeps_its_partition():
     hashed = [hash_unit(KEY, str(number)) for number in range(4000)]
     assert {partition_of(unit) for unit in hashed} == set(range(NUM_PARTITIONS))
     assert partition_name(hashed[0]) == f"part={partition_of(hashed[0]):02d}"
+
+
+def test_processes_that_start_together_share_one_key(tmp_path):
+    with ThreadPoolExecutor(16) as many:
+        keys = set(many.map(lambda _: load_key(tmp_path), range(64)))
+    assert len(keys) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["unit.key"]
 
 
 def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):

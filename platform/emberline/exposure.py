@@ -5,7 +5,9 @@ later. Rows of one unit always meet in the same partition, so each partition can
 reaches these files: `hash_unit` replaces it on entry, with one key per installation.
 """
 
+import contextlib
 import hashlib
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -106,11 +108,22 @@ def _text(value: Any) -> str:
 
 
 def load_key(folder: Path) -> bytes:
-    """The installation's key for hashing unit ids, made on first use and readable by its owner only."""
+    """The installation's key for hashing unit ids, made on first use and readable by its owner only.
+
+    Several processes may ask at once: the first one's key becomes everybody's.
+    """
     path = folder / "unit.key"
     if not path.is_file():
-        storage.write_bytes(path, secrets.token_bytes(32))
-        path.chmod(0o600)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".unit.key.{secrets.token_hex(4)}.partial")
+        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first
+            path.hardlink_to(partial)
+        partial.unlink()
+        storage.sync_folder(folder)
     return path.read_bytes()
 
 

@@ -187,18 +187,17 @@ EXPERIMENT = {
 
 
 def write_experiment(
-    folder: Path, weight: int = 0, *, shadow: float = 0.0, revision: int = 0, **metadata
+    folder: Path, weight: int = 0, *, shadow: float = 0.0, revision: int = 0, salt: str | None = None
 ) -> Experiment:
     """Writes (or rewrites) the experiment and its status; weight is the treatment's."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = {**EXPERIMENT, "metadata": {**EXPERIMENT["metadata"], **metadata}}
-    path = folder / f"{document['metadata']['name']}.yaml"
-    if not path.is_file():
-        path.write_text(yaml.safe_dump(document))
+    path = folder / "digits-int8.yaml"
+    if salt is not None or not path.is_file():
+        path.write_text(yaml.safe_dump({**EXPERIMENT, "spec": {**EXPERIMENT["spec"], "salt": salt}}))
     status = Status(
         phase="Ramping", weights={"int8": weight, "fp32": 10_000 - weight}, shadow=shadow, revision=revision
     )
-    write_status(folder, document["metadata"]["name"], status)
+    write_status(folder, "digits-int8", status)
     return load_experiment(path)
 
 

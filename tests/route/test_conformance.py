@@ -61,6 +61,13 @@ def test_a_ramp_moves_only_the_units_that_must_move(router, units, write_experim
     assert set(moved) == {("fp32", "int8")}
 
 
+@pytest.mark.parametrize("salt", [r"back\slash \1 \\2 \\", "ünïcode: %REQ(x-unit-id)% {}"])
+def test_a_salt_stands_for_itself_whatever_is_in_it(router, units, write_experiment, salt):
+    router.await_config(write_experiment(router.experiments, 5000, revision=2, salt=salt))
+    sample = units[::40]
+    assert arms(router, sample) == [("int8", "fp32")[assign(salt, unit, (5000, 5000))] for unit in sample]
+
+
 def test_a_unit_keeps_its_variant_over_both_protocols(router, units):
     for unit in units[:20]:
         plain = router.post("/predictions/digits", x_unit_id=unit.encode())

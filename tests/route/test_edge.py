@@ -63,7 +63,17 @@ def test_256_bytes_are_a_unit(router):
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/models", "/models/digits", "/metrics", "/ping", "/stats", "/predictions", "/predictions/unknown"),
+        *(
+            "/",
+            "/dashboard",
+            "/models",
+            "/models/digits",
+            "/metrics",
+            "/ping",
+            "/stats",
+            "/predictions",
+            "/predictions/unknown",
+        ),
         *(
             "/predictions/digits/1.0",
             "/predictions/digits/../../models",
@@ -167,8 +177,11 @@ def test_more_than_the_model_bears_at_once_is_503_with_retry_after(router):
     assert json.loads(refused[0].body)["error"] == "too many requests are in flight; try again"
 
 
-def test_a_dead_model_server_is_503_with_retry_after(start_router):
-    dead = start_router("--upstream", "gone@1=127.0.0.1:9", "--default", "gone=1", "--requests-per-s", "5", weight=None)
+def test_a_dead_model_server_is_503_and_a_flood_429_with_retry_after(start_router, model_server):
+    elsewhere = ("--upstream", "gone@1=127.0.0.1:9", "--default", "gone=1")
+    page = ("--dashboard", f"127.0.0.1:{model_server.port}")
+    dead = start_router(*elsewhere, *page, "--requests-per-s", "5", weight=None)
+    assert dead.client.get(dead.url + "/dashboard/api/x?y=1").json()["path"] == "/dashboard/api/x?y=1"
     reply = dead.post("/predictions/gone")
     assert reply.status_code == 503
     assert reply.headers["retry-after"] == "1"

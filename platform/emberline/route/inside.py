@@ -50,6 +50,9 @@ class Inside:
         if not self._server.started:
             raise StageFailed("route", "the outcomes endpoint did not start")
 
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Lets requests under way finish."""
         self._server.should_exit = True
@@ -89,7 +92,7 @@ class Inside:
         return JSONResponse({"accepted": len(rows)}, 202)
 
     async def _ready(self, _request: Request) -> JSONResponse:
-        reason = self._unready()
+        reason = await asyncio.to_thread(self._unready)  # it asks Envoy
         if reason:
             return JSONResponse({"ready": False, "error": reason}, 503, _RETRY)
         return JSONResponse({"ready": True})

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import orjson
-import psutil
 
 from emberline import process, storage
 from emberline.errors import EmberlineError, StageFailed
@@ -106,11 +105,10 @@ class Router:
         listen = self._settings.listen
         process.require_free_port(listen.port, "the router", listen.host)
         process.require_free_port(self._admin.address.port, "Envoy's admin address")
-        self._folders.envoy.mkdir(parents=True, exist_ok=True)
         self._experiments.changed()
         found = self._experiments.read()
         if self._experiments.refused:
-            raise EmberlineError(next(iter(self._experiments.refused.values())), place="route")
+            raise next(iter(self._experiments.refused.values()))
         self._rendering_now = render(found, self._settings)
         self._inside.start()
         bootstrap = self._render_bootstrap(self._live_log)
@@ -125,7 +123,11 @@ class Router:
         self._write_paper()
 
     def run(self) -> None:
-        """Keeps the router going until `stopping` is set."""
+        """Keeps the router going until `stopping` is set.
+
+        Raises:
+            StageFailed: the outcomes endpoint or the shipper ended; a router without them must not look well.
+        """
         deaths, started = 0, time.monotonic()
         while not self.stopping.wait(_LOOK_S):
             if not self._envoy.running():
@@ -140,6 +142,7 @@ class Router:
             elif self._experiments.changed() or self._unapplied:
                 self._follow()
             self._rotate_when_due()
+            self._check_threads()
 
     def stop(self) -> None:
         """Drains: no new connections, requests under way are answered, everything written is shipped."""
@@ -187,8 +190,8 @@ class Router:
     def _follow(self) -> None:
         """Brings Envoy to the experiments as they are now; what cannot be used is named and left as it was."""
         found = self._experiments.read()
-        for text in self._experiments.refused.values():
-            self._say(f"refused, what was in force stays: {text}")
+        for error in self._experiments.refused.values():
+            self._say(f"refused, what was in force stays: {error}")
         rendering = render(found, self._settings)
         if rendering.version == self._rendering.version and not self._unapplied:
             return
@@ -226,12 +229,17 @@ class Router:
         )
         self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self.stopping.is_set())
 
+    def _check_threads(self) -> None:
+        shipping = self._shipping is not None and self._shipping.is_alive()
+        if not (shipping and self._inside.running()) and not self.stopping.is_set():
+            raise StageFailed("route", "a thread of the router ended", hint="its traceback is above: please report it")
+
     def _ship_always(self) -> None:
         while not self.stopping.wait(_SHIP_S):
             try:
                 self._ship()
             except OSError as error:  # disk full: the logs keep what was not shipped, and it is tried again
-                self._complain(f"not shipped yet: {error}")
+                self._complain(f"not shipped yet, will be tried again: {error}")
 
     def _drain(self) -> None:
         self._admin.order("/drain_listeners?graceful")
@@ -278,35 +286,40 @@ class Router:
 
 @contextmanager
 def sole_owner(folders: Folders) -> Iterator[None]:
-    """Holds the data folder's spool for this router alone, after a killed predecessor's Envoy has gone.
+    """Holds the spool and the state folder for this router alone, after a killed predecessor's Envoy has gone.
 
     Raises:
-        EmberlineError: another router uses it.
+        EmberlineError: another router uses one of them.
     """
-    folders.data.mkdir(parents=True, exist_ok=True)
-    folders.spool.mkdir(mode=0o700, exist_ok=True)  # raw unit ids; a mounted one belongs to whoever mounted it
-    with (folders.spool / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EmberlineError(
-                "another router writes there", place=folders.data, hint="stop it, or choose another --data"
-            ) from error
+    with _locked(folders.spool, "--data"), _locked(folders.envoy, "--state"):
         _await_predecessor(folders)
         yield
 
 
+@contextmanager
+def _locked(folder: Path, option: str) -> Iterator[None]:
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EmberlineError(
+                "another router writes there", place=folder, hint=f"stop it, or choose another {option}"
+            ) from error
+        yield
+
+
 def _await_predecessor(folders: Folders) -> None:
-    """A router that was killed leaves its paper, and for a few seconds its Envoy."""
+    """A router that was killed leaves its paper, and for a few seconds its Envoy with the log and the port."""
     if not folders.paper.is_file():
         return
     facts = orjson.loads(folders.paper.read_bytes())
-    live_log = folders.spool.glob("exposures-*.log")
-    logs = list(live_log)
+    logs = list(folders.spool.glob("exposures-*.log"))
 
     def gone() -> bool:
-        pid = int(facts["envoy_pid"])
-        return not psutil.pid_exists(pid) or not any(holds_open(pid, path) for path in logs)
+        # that number may be another program's by now
+        return not any(holds_open(int(facts["envoy_pid"]), path) for path in logs)
 
     process.wait_until(gone, _PREDECESSOR_S, "the killed router's Envoy ends")
     folders.paper.unlink(missing_ok=True)

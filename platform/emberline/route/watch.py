@@ -22,7 +22,7 @@ class ExperimentsFolder:
         self.folder, self._check = folder, check
         self._good: dict[Path, Experiment] = {}
         self._seen: object = None
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, EmberlineError] = {}
 
     def changed(self) -> bool:
         """Whether files came, went, or were written since the last call; ConfigMap swaps included."""
@@ -52,8 +52,10 @@ class ExperimentsFolder:
         try:
             experiment = load_experiment(path)
             self._check((*others, experiment))
-        except (EmberlineError, OSError) as error:
-            self.refused[path.name] = str(error)
+        except EmberlineError as error:
+            self.refused[path.name] = error
+        except OSError as error:
+            self.refused[path.name] = EmberlineError(f"cannot be read: {error.strerror}", place=path)
         else:
             return experiment
         last = self._good.get(path)
