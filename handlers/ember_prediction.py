@@ -51,7 +51,7 @@ def interpret(outputs: NDArray[Any], labels: Sequence[str]) -> list[Prediction |
         raise ValueError(
             f"outputs of a row have shape {list(raw.shape[1:])}; its {len(labels)} labels require one each"
         )
-    with np.errstate(invalid="ignore"):  # rows that are not finite are left out below
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite are left out below
         exponents = np.exp(raw - raw.max(axis=1, keepdims=True))
         scores = exponents / exponents.sum(axis=1, keepdims=True)
     best = raw.argmax(axis=1)

@@ -33,7 +33,7 @@ def archive(artifact, settings, keys, tmp_path):
     def write(text, name="my_handler.py"):
         (tmp_path / name).write_text(textwrap.dedent(text))
         own = settings.model_copy(update={"handler": name})
-        return write_archive(artifact, own, tmp_path, store=tmp_path / "store", keys=keys)
+        return write_archive(artifact, own, tmp_path / "tiny.yaml", store=tmp_path / "store", keys=keys)
 
     return write
 
@@ -100,10 +100,10 @@ def test_a_file_name_that_would_be_taken_for_another_is_refused(archive, name, r
 def test_a_handler_that_is_not_there_is_named(artifact, settings, keys, tmp_path):
     gone = settings.model_copy(update={"handler": "gone.py"})
     with pytest.raises(MissingFile, match=r"gone\.py"):
-        write_archive(artifact, gone, tmp_path, store=tmp_path / "store", keys=keys)
+        write_archive(artifact, gone, tmp_path / "tiny.yaml", store=tmp_path / "store", keys=keys)
 
 
 def test_an_image_handler_for_a_model_without_images_is_refused(artifact, settings, keys, tmp_path):
     wrong = settings.model_copy(update={"handler": "image"})
     with pytest.raises(InvalidSetting, match=r"archive\.handler"):
-        write_archive(artifact, wrong, tmp_path, store=tmp_path / "store", keys=keys)
+        write_archive(artifact, wrong, tmp_path / "tiny.yaml", store=tmp_path / "store", keys=keys)

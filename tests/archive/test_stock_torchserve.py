@@ -56,7 +56,9 @@ def archive(tmp_path_factory, tiny_runs, keys):
 
     store = tmp_path_factory.mktemp("store")
     settings = Archive(model="tiny", versions={"fp32": "1.0"})
-    return write_archive(tiny_runs / "tiny" / "artifacts" / "fp32", settings, store, store=store, keys=keys).path
+    return write_archive(
+        tiny_runs / "tiny" / "artifacts" / "fp32", settings, store / "tiny.yaml", store=store, keys=keys
+    ).path
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ def digest(path):
 @pytest.fixture
 def archive(artifact, settings, keys, tmp_path):
     def write(store="store", **changes):
-        return write_archive(artifact, settings.model_copy(update=changes), tmp_path, store=tmp_path / store, keys=keys)
+        return write_archive(
+            artifact, settings.model_copy(update=changes), tmp_path / "tiny.yaml", store=tmp_path / store, keys=keys
+        )
 
     return write
 
@@ -172,7 +174,7 @@ def test_all_versions_of_a_recipe_are_archived(runs, keys, tmp_path):
     said = []
     stored = archive_all(
         recipe(model="tiny", versions={"fp32": "2.1"}),
-        tmp_path,
+        tmp_path / "tiny.yaml",
         runs=runs,
         store=tmp_path / "s",
         keys=keys,
@@ -187,7 +189,7 @@ def test_all_versions_of_a_recipe_are_archived(runs, keys, tmp_path):
 )
 def test_a_recipe_that_archives_nothing_or_one_version_twice_is_refused(section, runs, keys, tmp_path):
     with pytest.raises(InvalidSetting, match=r"archive\.versions"):
-        archive_all(recipe(**section), tmp_path, runs=runs, store=tmp_path / "s", keys=keys, say=print)
+        archive_all(recipe(**section), tmp_path / "tiny.yaml", runs=runs, store=tmp_path / "s", keys=keys, say=print)
 
 
 def test_an_artifact_that_was_not_made_yet_is_named_with_the_verb_that_makes_it(runs, keys, tmp_path):

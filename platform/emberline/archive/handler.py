@@ -32,12 +32,12 @@ class UnusableHandler(EmberlineError):
     """A user's handler file that TorchServe could not serve from the archive."""
 
 
-def choose(setting: str, preprocessing: Preprocessing, search: Path) -> Path:
+def choose(setting: str, preprocessing: Preprocessing, recipe: Path) -> Path:
     """The handler's file.
 
     Args:
         setting: `auto`, `tensor`, `image`, or a path.
-        search: folder of the recipe, which a path starts from.
+        recipe: the recipe's file, from whose folder a path starts.
 
     Raises:
         InvalidSetting: the handler cannot take the model's inputs.
@@ -46,12 +46,12 @@ def choose(setting: str, preprocessing: Preprocessing, search: Path) -> Path:
     kinds = [spec.kind for spec in preprocessing.inputs]
     chosen = ("image" if "image" in kinds else "tensor") if setting == "auto" else setting
     if chosen == "tensor" and "image" in kinds:
-        raise InvalidSetting("recipe", "archive.handler", setting, "`image` or `auto`, as an input is an image,")
+        raise InvalidSetting(recipe, "archive.handler", setting, "`image` or `auto`, as an input is an image,")
     if chosen == "image" and kinds[0] != "image":
-        raise InvalidSetting("recipe", "archive.handler", setting, "`tensor` or `auto`, as the first input is none,")
+        raise InvalidSetting(recipe, "archive.handler", setting, "`tensor` or `auto`, as the first input is none,")
     if chosen in ("tensor", "image"):
         return assets.folder("handlers") / f"{chosen}_handler.py"
-    path = search / setting
+    path = recipe.parent / setting
     if not path.is_file():
         raise MissingFile(
             path, "the handler", hint="archive.handler is auto, tensor, image, or a path beside the recipe"

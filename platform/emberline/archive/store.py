@@ -33,12 +33,12 @@ class Stored:
 
 
 def archive_all(
-    recipe: Recipe, search: Path, *, runs: Path, store: Path, keys: Keys, say: Callable[[str], None]
+    recipe: Recipe, path: Path, *, runs: Path, store: Path, keys: Keys, say: Callable[[str], None]
 ) -> list[Stored]:
     """Archives each version that the recipe names.
 
     Args:
-        search: folder of the recipe.
+        path: the recipe's file.
 
     Raises:
         InvalidSetting: the recipe archives nothing, or two artifacts have one version.
@@ -46,20 +46,20 @@ def archive_all(
     """
     settings = recipe.archive
     if settings is None or not settings.versions:
-        raise InvalidSetting("recipe", "archive.versions", None, "a version for at least one artifact")
+        raise InvalidSetting(path, "archive.versions", None, "a version for at least one artifact")
     versions = list(settings.versions.values())
     if doubled := {version for version in versions if versions.count(version) > 1}:
-        raise InvalidSetting("recipe", "archive.versions", min(doubled), "a version of its own for each artifact")
+        raise InvalidSetting(path, "archive.versions", min(doubled), "a version of its own for each artifact")
     stored = []
     for name in settings.versions:
         artifact = runs / recipe.run / "artifacts" / name
-        one = write_archive(artifact, settings, search, store=store, keys=keys)
+        one = write_archive(artifact, settings, path, store=store, keys=keys)
         say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
         stored.append(one)
     return stored
 
 
-def write_archive(artifact: Path, settings: Archive, search: Path, *, store: Path, keys: Keys) -> Stored:
+def write_archive(artifact: Path, settings: Archive, recipe: Path, *, store: Path, keys: Keys) -> Stored:
     """Archives and signs one artifact; the store has the old pair or the new one, and never an unsigned archive.
 
     Raises:
@@ -70,7 +70,7 @@ def write_archive(artifact: Path, settings: Archive, search: Path, *, store: Pat
         raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
     manifest, description = read_artifact(artifact)
     version = settings.versions[manifest.name]
-    chosen = handler.choose(settings.handler, description.preprocessing, search)
+    chosen = handler.choose(settings.handler, description.preprocessing, recipe)
     target = store / f"{settings.model}-{version}.mar"
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=store) as name:

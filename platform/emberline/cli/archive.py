@@ -35,4 +35,4 @@ def archive(
         pair = signing.create_keys(keys)
     else:
         pair = signing.read_keys(keys)
-    archive_all(loaded, path.parent, runs=runs, store=store, keys=pair, say=say)
+    archive_all(loaded, path, runs=runs, store=store, keys=pair, say=say)
