@@ -1,0 +1,99 @@
+"""The loser's end: an order of questions to Envoy and TorchServe, here answered by a server that remembers them."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from emberline.rollout.retire import Servers, retire, uses
+
+
+class TorchServe:
+    """Management of one model with one version, and Envoy's statistics, as far as they are asked."""
+
+    def __init__(self):
+        self.registered, self.pending, self.active, self.deleted = True, 0, 0, []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                if self.path.startswith("/stats"):
+                    name = "cluster.trial/fp32@1.0.upstream_rq_active"
+                    return self.answer(200, {"stats": [{"name": name, "value": outer.active}]})
+                if not outer.registered:
+                    return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
+                queue = {"remainingCapacity": 100, "pendingRequests": outer.pending}
+                version = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "digits-1.0.mar", "workers": []}
+                return self.answer(200, [{**version, "jobQueueStatus": queue}])
+
+            def do_DELETE(self):
+                outer.deleted.append(self.path)
+                outer.registered = False
+                self.answer(200, {"status": "unregistered"})
+
+            def answer(self, code, body):
+                content = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.servers = Servers(f"http://{self.address}", self.address)
+
+
+@pytest.fixture
+def torchserve():
+    made = TorchServe()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def ended(made, phase, name="trial"):
+    status = made.in_step(2, name=name).status.model_dump()
+    treated = 10_000 if phase == "Shipped" else 0
+    return made.experiment(name, {**status, "phase": phase, "weights": {"int8": treated, "fp32": 10_000 - treated}})
+
+
+def test_the_loser_is_unregistered_once_nothing_is_left_for_it(made, torchserve):
+    shipped = ended(made, "Shipped")
+    torchserve.active = 2
+    assert retire(shipped, [shipped], torchserve.servers)[0] == "draining"
+    assert torchserve.deleted == []
+    torchserve.active = 0
+    assert retire(shipped, [shipped], torchserve.servers)[0] == "unregistered"
+    assert torchserve.deleted == ["/models/digits/1.0"]
+    assert retire(shipped, [shipped], torchserve.servers)[0] == "unregistered"  # done already counts as done
+    assert len(torchserve.deleted) == 1
+
+
+def test_a_version_that_is_rolled_back_stays_for_a_look_at_it(made, torchserve):
+    back = ended(made, "RolledBack")
+    assert retire(back, [back], torchserve.servers)[0] == "kept"
+    assert torchserve.deleted == []
+
+
+def test_without_a_management_address_nothing_is_unregistered(made):
+    shipped = ended(made, "Shipped")
+    assert retire(shipped, [shipped], Servers(None, None))[0] == "kept"
+
+
+def test_a_version_that_another_experiment_uses_is_kept(made, torchserve):
+    shipped, other = ended(made, "Shipped"), made.in_step(1, name="other")
+    assert retire(shipped, [shipped, other], torchserve.servers)[0] == "kept"
+    assert torchserve.deleted == []
+
+
+def test_an_ended_experiment_uses_only_the_version_that_it_sends_traffic_to(made):
+    assert uses(ended(made, "Shipped"), "digits", "1.1")
+    assert not uses(ended(made, "Shipped"), "digits", "1.0")
+    assert uses(ended(made, "RolledBack"), "digits", "1.0")
+    assert not uses(ended(made, "Shipped"), "another", "1.1")

@@ -1,0 +1,83 @@
+"""Who may confirm a configuration, against routers that answer over HTTP and exposures on disk."""
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from emberline.errors import EmberlineError
+from emberline.process import free_port
+from emberline.rollout.routers import has_taken, num_active
+
+
+@pytest.fixture
+def answering():
+    """A server that answers every GET with one body and headers; returns its address."""
+    servers = []
+
+    def make(body="", **headers):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_):
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_envoys_dump_confirms_the_whole_version_and_nothing_like_it(made, answering, tmp_path):
+    running = made.in_step(1)
+    version = running.config_version
+    taken = answering(f'{{"value": "{version}"}}')
+    older = answering(f'{{"value": "{version}0"}}')
+    options = {"route": None, "data": tmp_path, "decided_at": 0.0}
+    assert has_taken(running, admin=taken, **options)
+    assert not has_taken(running, admin=older, **options)
+
+
+def test_the_routers_header_confirms_where_there_is_no_admin_address(made, answering, tmp_path):
+    running = made.in_step(1)
+    options = {"admin": None, "data": tmp_path, "decided_at": 0.0}
+    assert has_taken(running, route=answering(x_config_version=running.config_version), **options)
+    assert not has_taken(running, route=answering(x_config_version="trial-0-old"), **options)
+
+
+def test_without_a_router_the_first_exposure_confirms(made, traffic_at, tmp_path):
+    running = made.in_step(1)
+    options = {"admin": None, "route": None, "data": tmp_path, "decided_at": time.time() - 5}
+    assert not has_taken(running, **options)
+    traffic_at(tmp_path).send(running, 5, at=time.time() - 60)  # of an earlier life of the same name
+    assert not has_taken(running, **options)
+    traffic_at(tmp_path).send(running, 5, at=time.time())
+    assert has_taken(running, **options)
+
+
+def test_a_router_that_was_named_and_does_not_answer_is_an_error(made, tmp_path):
+    address = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(EmberlineError, match="does not answer"):
+        has_taken(made.in_step(1), admin=address, route=None, data=tmp_path, decided_at=0.0)
+
+
+def test_requests_in_flight_are_those_of_one_cluster(answering):
+    stats = """{"stats": [{"name": "cluster.trial/fp32@1.0.upstream_rq_active", "value": 3},
+        {"name": "cluster.trial/int8@1.1.upstream_rq_active", "value": 5}, {"histograms": {}}]}"""
+    assert num_active(answering(stats), "trial/fp32@1.0") == 3
+
+
+@pytest.fixture
+def traffic_at(made):
+    return made.Traffic
