@@ -43,7 +43,8 @@ def test_killed_java_is_started_again_with_every_version(server):
 def test_stop_answers_every_request_already_accepted(start, archives):
     server = start(archives[0], "--set", "serve.batch_size=1", workers=2).ready()
     with concurrent.futures.ThreadPoolExecutor(12) as clients:
-        asked = [clients.submit(server.ask, "1.0", sleep_s=0.4) for _ in range(12)]
+        asked = [clients.submit(server.ask, "1.0", sleep_s=0.3) for _ in range(11)]
+        asked.append(clients.submit(server.ask, "1.0", compute_s=4.0))  # longer than the queue's own silence
         process.wait_until(lambda: server.readiness().json()["versions"][0]["pending"] > 0, 20, "a queue")
         server.child.send_signal(signal.SIGTERM)
         process.wait_until(lambda: server.readiness().status_code == 503, 60, "the health port saying no")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emberline.errors import EmberlineError, StageFailed
 from emberline.runlog import RunLog, warn
-from emberline.serve import decide, management, modellog, probe, torchserve
+from emberline.serve import decide, drain, management, modellog, probe, torchserve
 from emberline.serve.archives import Admitted
 from emberline.serve.decide import Key, Memory, Seen, VersionSeen
 from emberline.serve.health import Metrics
@@ -81,26 +81,17 @@ class Supervisor:
                 self._act(action)
 
     def drain(self, timeout_s: float, quiet_s: float) -> None:
-        """Turns the health port to not ready, and returns when no request has come in or been pending for `quiet_s`."""
+        """Turns the health port to not ready, and waits until requests have stayed away and workers are idle."""
         self._publish("draining")
-        deadline = time.monotonic() + timeout_s
-        arrived, since = -1.0, time.monotonic()
-        while self.child is not None and self.child.poll() is None:
-            now = time.monotonic()
-            try:
-                pending = sum(one.pending for one in management.described_all(self.setup.management))
-                arrivals = torchserve.arrivals(self.setup)
-            except EmberlineError as error:
-                self.log.say(f"stopping without a drain: {error.fact}")
-                return
-            if pending or arrivals != arrived:
-                arrived, since = arrivals, now
-            if now - since >= quiet_s:
-                return
-            if now >= deadline:
-                self.log.say(f"requests still came in after {timeout_s:g} s of draining; stopping all the same")
-                return
-            time.sleep(0.05)
+        if self.child is None or self.child.poll() is not None:
+            return
+        try:
+            done = drain.wait_quiet(self.setup, timeout_s=timeout_s, quiet_s=quiet_s)
+        except EmberlineError as error:
+            self.log.say(f"stopping without a drain: {error.fact}")
+            return
+        if not done:
+            self.log.say(f"requests still came in after {timeout_s:g} s of draining; stopping all the same")
 
     def stop(self) -> None:
         if self.child is not None:
