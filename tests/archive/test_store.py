@@ -246,10 +246,13 @@ def test_the_card_tells_nothing_of_a_run_the_artifact_does_not_come_from(archive
     assert read_archive(archive().path).card["training"] is None
 
 
-def test_an_altered_recipe_of_the_run_is_refused(archive, runs, artifact):
+def test_an_altered_or_lost_recipe_of_the_run_is_refused(archive, runs, artifact):
     run = write_run(runs, artifact, {})
     (run / "recipe.yaml").write_text("run: other\n")
     with pytest.raises(CorruptPaper, match=r"recipe\.yaml"):
+        archive()
+    (run / "recipe.yaml").unlink()
+    with pytest.raises(MissingFile, match=r"recipe\.yaml"):
         archive()
 
 

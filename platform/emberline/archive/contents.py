@@ -91,7 +91,11 @@ def _training(artifact: Path, manifest: Manifest) -> dict[str, Any] | None:
     found = read_manifest(run, "run")
     if found.as_ancestor() not in manifest.lineage:
         return None  # trained again since: what is there now says nothing of this artifact
-    recipe = run / RECIPE
-    if storage.content_hash(recipe) != (entry := found.files[RECIPE]).xxh3:
-        raise CorruptPaper(recipe, "altered", f"xxh3 {entry.xxh3}", hint="restore the file, or train again")
+    entry, recipe = found.files.get(RECIPE), run / RECIPE
+    if entry is None:
+        return found.facts
+    if not recipe.is_file():
+        raise MissingFile(recipe, "the run's recipe", hint="restore the file, or train again")
+    if (got := storage.content_hash(recipe)) != entry.xxh3:
+        raise CorruptPaper(recipe, f"xxh3 {got}", f"xxh3 {entry.xxh3}", hint="restore the file, or train again")
     return {**found.facts, "data": load_recipe(recipe).data.model_dump(mode="json")}
