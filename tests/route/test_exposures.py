@@ -46,9 +46,11 @@ def test_what_the_edge_refused_is_no_exposure(router):
     before = router.rows(columns="request_id")
     assert router.post("/predictions/digits").status_code == 400
     assert router.post("/predictions/digits", b"x" * (9 << 20), x_unit_id="u").status_code == 413
-    assert router.post("/predictions/plain").status_code == 200, "and neither is a model without an experiment"
+    forged = dict.fromkeys(("x_ember_config", "x_ember_experiment", "x_ember_unit", "x_ember_model"), "forged")
+    assert router.post("/predictions/plain", **forged).status_code == 200, "nor is a model without an experiment"
     kept = router.post("/predictions/digits", x_unit_id="u").headers["x-request-id"]
     assert set(router.await_rows(len(before) + 1)) == {*before, (kept,)}
+    assert "warning" not in router.log
 
 
 def test_raw_logs_are_private_and_go_after_shipping(router):
