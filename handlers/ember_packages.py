@@ -303,7 +303,7 @@ def _open_aoti(path: str, report: Callable[[str], None]) -> Program:
         report(f"torch {release} is not among {', '.join(FAST_LOADER_TORCH)}: loading by way of its compiler, slower")
         from torch._inductor import aoti_load_package  # what the guard above spares
 
-        loader = aoti_load_package(path).loader  # type: ignore[no-untyped-call]
+        loader = aoti_load_package(path).loader
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         outputs = loader.boxed_run([torch.from_numpy(array) for array in arrays])

@@ -19,7 +19,6 @@ from emberline.runlog import RunLog
 
 Arrays = tuple[NDArray[Any], ...]
 
-_SCORE_ROWS = 256  # rows of one forward pass while scoring
 _SEED = 0
 
 
@@ -64,15 +63,15 @@ class Context:
     def correct(self, program: Callable[..., Any]) -> NDArray[np.bool_]:
         """For each validation row, whether the largest of the first output is its label."""
         inputs, labels = self.validation
-        return np.asarray(predictions(program, inputs).argmax(axis=-1) == labels)
+        return np.asarray(predictions(program, inputs, self.max_batch).argmax(axis=-1) == labels)
 
 
-def predictions(program: Callable[..., Any], inputs: Arrays) -> NDArray[Any]:
-    """First output of a module or exported program for all rows."""
+def predictions(program: Callable[..., Any], inputs: Arrays, batch: int) -> NDArray[Any]:
+    """First output of a module or exported program for all rows, `batch` at a time: a traced one takes no more."""
     outputs = []
     with torch.no_grad():
-        for start in range(0, len(inputs[0]), _SCORE_ROWS):
-            answer = program(*[torch.from_numpy(array[start : start + _SCORE_ROWS]) for array in inputs])
+        for start in range(0, len(inputs[0]), batch):
+            answer = program(*[torch.from_numpy(array[start : start + batch]) for array in inputs])
             outputs.append((answer[0] if isinstance(answer, tuple | list) else answer).numpy())
     return np.concatenate(outputs)
 

@@ -98,10 +98,20 @@ def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path |
             "seed": recipe.seed,
             "target": [target.vnni, target.compiler],
             "libraries": {library: _version(library) for library in _LIBRARIES},
-            "code": _digest_files((_PACKAGE / "compress").rglob("*.py")),
+            "code": _digest_files(_stage_code()),
             "users": [_digest_files(_source_files(reference, search)) for reference in references],
         }
     )
+
+
+def _stage_code() -> list[Path]:
+    """The code that decides what a stage makes; tables and reports may change without making it again."""
+    here = _PACKAGE / "compress"
+    return [
+        *(here / "stages").glob("*.py"),
+        *(here / "backends").glob("*.py"),
+        *(here / f"{name}.py" for name in ("agreement", "context", "kernels", "probe", "program", "state", "target")),
+    ]
 
 
 def _also_reads(stage: Section, recipe: Recipe, settings: Compress, backends: tuple[Backend, ...]) -> dict[str, Any]:

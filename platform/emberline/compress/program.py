@@ -24,7 +24,7 @@ def trace(model: nn.Module, context: Context, *, stage: str) -> torch.export.Exp
         model.eval()
     try:
         with torch.no_grad():
-            return torch.export.export(model, example, dynamic_shapes=_shapes(model, example, batch))
+            return torch.export.export(model, example, dynamic_shapes=tuple({0: batch} for _ in example))
     except GuardOnDataDependentSymNode as error:
         raise StageFailed(
             stage,
@@ -57,13 +57,6 @@ def require_forward(model: nn.Module, example: tuple[torch.Tensor, ...], stage: 
             f"layer {layer} fails in forward with {type(error).__name__}: {_first_line(error)}",
             hint=f"it was given inputs of shape {shapes}, as the recipe's preprocessing makes them",
         ) from error
-
-
-def _shapes(
-    model: nn.Module, example: tuple[torch.Tensor, ...], batch: "torch.export.Dim"
-) -> tuple[dict[int, "torch.export.Dim"], ...]:
-    del model
-    return tuple({0: batch} for _ in example)
 
 
 def _call(error: Exception) -> str:

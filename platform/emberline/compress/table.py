@@ -12,19 +12,19 @@ from emberline.recipe import Compress
 def print_summary(entries: Mapping[str, Entry], settings: Compress, console: Console) -> None:
     """One line an artifact, then everything that must not stay unsaid."""
     table = Table(
-        title="measured on validation rows, latencies are medians of interleaved rounds", title_justify="left"
+        title="accuracy on validation rows; ms: median latency of a batch, rounds interleaved", title_justify="left"
     )
     for column in ("artifact", "backend"):
         table.add_column(column, no_wrap=True)
-    for column in ("accuracy", "drop", "MB", *(f"p50 ms, {size} rows" for size in settings.batch_sizes), "speed-up"):
-        table.add_column(column, justify="right")
+    for column in ("accuracy", "drop", "MB", *(f"ms at {size}" for size in settings.batch_sizes), "speed-up"):
+        table.add_column(column, justify="right", no_wrap=True)
     for entry in entries.values():
         measurement = entry.measurement
         table.add_row(
             entry.name,
             f"{entry.measured.package['backend']} {entry.measured.package['precision']}",
             f"{measurement.accuracy:.2%}",
-            "-" if entry.name == settings.baseline else f"{100 * (measurement.accuracy_drop or 0):.2f} points",
+            "-" if entry.name == settings.baseline else f"{100 * (measurement.accuracy_drop or 0):.2f} pt",
             f"{measurement.size_bytes / 1e6:.2f}",
             *(f"{latency.wall_ms:.3f}" for latency in measurement.latencies),
             "baseline" if entry.name == settings.baseline else f"{measurement.speedup:.2f}x",

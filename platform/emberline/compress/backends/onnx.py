@@ -88,7 +88,7 @@ def _quantize(plain: Path, target: Path, rows: int, context: Context) -> None:
     quantization.quantize_static(
         str(prepared),
         str(target),
-        _calibration(plain, context.training_rows(rows)),
+        _calibration(plain, context.training_rows(rows), min(_CALIBRATION_BATCH, context.max_batch)),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         reduce_range=context.target.reduce_range,
@@ -98,7 +98,7 @@ def _quantize(plain: Path, target: Path, rows: int, context: Context) -> None:
     prepared.unlink()
 
 
-def _calibration(model: Path, rows: tuple[NDArray[Any], ...]) -> Any:
+def _calibration(model: Path, rows: tuple[NDArray[Any], ...], batch: int) -> Any:
     """Calibration rows in the form ONNX Runtime reads them."""
     import onnx
     from onnxruntime import quantization
@@ -107,7 +107,7 @@ def _calibration(model: Path, rows: tuple[NDArray[Any], ...]) -> Any:
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
         def __init__(self) -> None:
-            self._batches = _batches(names, rows)
+            self._batches = _batches(names, rows, batch)
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self._batches, None)
@@ -115,7 +115,7 @@ def _calibration(model: Path, rows: tuple[NDArray[Any], ...]) -> Any:
     return Reader()
 
 
-def _batches(names: list[str], rows: tuple[NDArray[Any], ...]) -> Iterator[dict[str, NDArray[Any]]]:
-    for start in range(0, len(rows[0]), _CALIBRATION_BATCH):
-        pieces = [array[start : start + _CALIBRATION_BATCH] for array in rows]
+def _batches(names: list[str], rows: tuple[NDArray[Any], ...], batch: int) -> Iterator[dict[str, NDArray[Any]]]:
+    for start in range(0, len(rows[0]), batch):
+        pieces = [array[start : start + batch] for array in rows]
         yield dict(zip(names, pieces, strict=True))

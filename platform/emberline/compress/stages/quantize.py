@@ -34,8 +34,9 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
             raise StageFailed("quantize", "the model has no convolution or linear layer to quantize")
         prepared = prepare_pt2e(graph, _quantizer(context.target.reduce_range))
         inputs = [torch.from_numpy(array) for array in context.training_rows(settings.calibration_rows)]
-        for start in range(0, len(inputs[0]), _CALIBRATION_BATCH):
-            prepared(*[array[start : start + _CALIBRATION_BATCH] for array in inputs])
+        batch = min(_CALIBRATION_BATCH, context.max_batch)
+        for start in range(0, len(inputs[0]), batch):
+            prepared(*[array[start : start + batch] for array in inputs])
         converted = convert_pt2e(prepared)
         missed = kernels.unquantized_layers(converted)
         if missed:

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from emberline import assets
+from emberline.errors import EmberlineError, StageFailed
+from emberline.measure import Candidate, Timing, measure, speedup
+from emberline.measure.artifacts import measure_artifacts
+
+
+def candidates(folders, description):
+    return [Candidate(folder.name, folder, description(folder)) for folder in folders]
+
+
+def test_a_larger_net_is_measured_slower_and_every_round_is_kept(small_and_large, description):
+    measured = measure(candidates(small_and_large, description), (1, 16), rounds=7)
+    for batch in (1, 16):
+        small, large = measured["small"].timing(batch), measured["large"].timing(batch)
+        assert len(small.wall_ms) == len(small.cpu_ms) == 7
+        assert speedup(small, large) < 1 < speedup(large, small)
+    assert measured["small"].size_bytes == (small_and_large[0] / "exported.pt2").stat().st_size
+
+
+def test_rows_are_scored_by_the_package_itself(small_and_large, description):
+    inputs = np.random.default_rng(0).normal(size=(37, 6)).astype(np.float32)
+    truth = measure(
+        candidates(small_and_large, description), (1,), rounds=1, inputs=(inputs,), labels=np.zeros(37, int)
+    )
+    loader, described = assets.handler_module("ember_packages"), description(small_and_large[0])
+    answers = loader.open_program(small_and_large[0], described["packages"][0], print)([inputs])[0].argmax(axis=1)
+    assert truth["small"].correct.tolist() == (answers == labels).astype(int).tolist()
+    assert 0 < truth["small"].correct.sum() < 37
+
+
+def test_speedup_is_the_median_of_rounds_not_the_ratio_of_medians():
+    baseline = Timing(1, np.array([10.0, 100.0, 10.0]), np.zeros(3))
+    candidate = Timing(1, np.array([5.0, 50.0, 20.0]), np.zeros(3))
+    assert speedup(baseline, candidate) == 2.0
+
+
+def test_spread_is_the_distance_between_quartiles():
+    assert Timing(1, np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.zeros(5)).spread_ms == 2.0
+
+
+def test_a_candidate_that_cannot_load_fails_the_measurement_with_its_reason(small_and_large, description):
+    broken = description(small_and_large[0])
+    broken["packages"][0]["needs"] = ["avx9"]
+    with pytest.raises(StageFailed, match="this CPU lacks avx9"):
+        measure([Candidate("small", small_and_large[0], broken)], (1,), rounds=1)
+
+
+def test_the_measuring_process_imports_no_compiler():
+    asked = (
+        "import sys, emberline.measure.worker; "
+        "print(any(name.startswith(('torch._dynamo', 'torch._inductor')) for name in sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", asked], text=True).strip() == "False"
+
+
+def test_the_verb_prints_one_line_an_artifact_and_batch(small_and_large, capsys):
+    measure_artifacts(small_and_large, rounds=2, batch_sizes=(1, 16), threads=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("exported fp32" in line for line in lines) == 4
+
+
+def test_a_folder_that_is_no_artifact_is_named(tmp_path):
+    with pytest.raises(EmberlineError, match=str(tmp_path)):
+        measure_artifacts([tmp_path], rounds=1, batch_sizes=(1,), threads=1)
