@@ -188,7 +188,7 @@ class Status(Frozen):
         weights: out of 10,000, by variant name, in the order of the variants.
         shadow: share of live requests mirrored to the treatment.
         since: Unix time at which this step began, seconds; observations of a step begin here. 0 while routers have
-            not confirmed the step's configuration yet.
+            not confirmed the step's configuration yet. Of an ended one, when it ended: the last decides for its model.
         revision: counts what routers have to change; part of the configuration version that they report.
         spec_digest: of the spec this status was made for; a change in mid-flight makes the experiment invalid.
         judged: the step that the verdict was passed on, once there is one.

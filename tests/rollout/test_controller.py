@@ -281,3 +281,17 @@ def consistent(here):
     assert revisions == sorted(revisions)
     weights = {status["revision"]: status["weights"] for status in decided}
     assert all(status["weights"] == weights[status["revision"]] for status in decided)
+
+
+def test_one_model_has_one_experiment_at_a_time_and_the_next_begins_when_it_has_ended(world, made):
+    here = world()
+    (here.experiments / "second.yaml").write_text(yaml.safe_dump(made.document("second", ramp=RAMP)))
+    here.controlled()
+    here.until(phase("Shadow"))
+    second = here.experiments / "second.yaml"
+    here.controller.round()
+    assert load_experiment(second).status.phase == "Pending"
+    ask(here, "--abort", "trial", "--reason", "next")
+    here.controller.round()
+    here.controller.round()
+    assert load_experiment(second).status.phase == "Shadow"

@@ -78,12 +78,30 @@ class Rollout:
             return False
         if self._carry_out_request(experiment):
             return False
-        if experiment.status.phase != "Pending" and not experiment.status.since:
-            return self._confirm(experiment)
         if experiment.terminal:
             return self._settle(experiment, others)
-        self._judge(experiment)
+        if experiment.status.phase == "Pending":
+            self._begin(experiment, others)
+        elif not experiment.status.since:
+            self._confirm(experiment)
+        else:
+            self._judge(experiment)
         return False
+
+    def _begin(self, experiment: Experiment, others: list[Experiment]) -> None:
+        """Enters the first step, unless another experiment has the model's traffic."""
+        model = experiment.spec.model
+        for other in others:
+            before = other.status.phase != "Pending" or other.name < experiment.name
+            if other.spec.model == model and other.name != experiment.name and not other.terminal and before:
+                self._say(experiment.name, f"waits: experiment {other.name} has the traffic of model {model}")
+                return
+        look = assess(experiment, Observations(), time.time())
+        after = phases.next_status(experiment, look, time.time())
+        # a name used before begins with a higher revision, so that its old exposures never count as its own
+        revision = max(after.revision, audit.last_revision(self.folder, experiment.name) + 1)
+        history_path(self.folder, experiment.name).unlink(missing_ok=True)
+        self._decide(experiment, "begin", after.model_copy(update={"revision": revision}), look)
 
     def _judge(self, experiment: Experiment) -> None:
         now = time.time()
@@ -96,14 +114,7 @@ class Rollout:
             where = f"{look.phase}, step {experiment.status.step + 1}"
             self._say(experiment.name, f"{where}: {'; '.join(look.reasons)}", look=True)
             return
-        event: str = "advance" if look.advance else look.verdict
-        if experiment.status.phase == "Pending":
-            event = "begin"
-            # a name used before begins with a higher revision, so that its old exposures never count as its own
-            revision = max(after.revision, audit.last_revision(self.folder, experiment.name) + 1)
-            after = after.model_copy(update={"revision": revision})
-            history_path(self.folder, experiment.name).unlink(missing_ok=True)
-        self._decide(experiment, event, after, look)
+        self._decide(experiment, "advance" if look.advance else look.verdict, after, look)
 
     def _carry_out_request(self, experiment: Experiment) -> bool:
         request = self.store.requested(experiment)
@@ -117,25 +128,25 @@ class Rollout:
         self.store.forget_request(experiment)
         return True
 
-    def _confirm(self, experiment: Experiment) -> bool:
+    def _confirm(self, experiment: Experiment) -> None:
         """Begins the step once the routers have it; until then a change of the spec is all that can end it."""
-        look = assess(experiment, Observations(), time.time())
-        if not experiment.terminal and look.verdict == "invalid":
-            self._decide(experiment, look.verdict, phases.next_status(experiment, look, time.time()), look)
-            return False
-        decided_at = audit.decided_at(self.folder, experiment.name)
-        admin, route = self.servers.admin, self.route
-        if has_taken(experiment, admin=admin, route=route, data=self.data, decided_at=decided_at):
+        now = time.time()
+        look = assess(experiment, Observations(), now)
+        if look.verdict == "invalid":
+            self._decide(experiment, look.verdict, phases.next_status(experiment, look, now), look)
+        elif self._is_taken(experiment):
             self._decide(experiment, "confirmed", phases.confirmed(experiment.status, time.time()))
-            return False
-        self._say(experiment.name, f"waiting for the routers to take {experiment.config_version}")
-        # without Envoy's word only traffic can confirm, and an experiment that has ended may see no more of it
-        return experiment.terminal and admin is None and self.servers.management is None
+        else:
+            self._say(experiment.name, f"waiting for the routers to take {experiment.config_version}")
 
     def _settle(self, experiment: Experiment, others: list[Experiment]) -> bool:
+        """What is left to do at the end; True when that is nothing."""
         key = (experiment.name, experiment.status.revision)
         if key in self.settled:
             return True
+        if self._has_routers and not _is_superseded(experiment, others) and not self._is_taken(experiment):
+            self._say(experiment.name, f"{experiment.status.phase}; waiting for the routers to take it")
+            return False
         how, why = retire(experiment, others, self.servers)
         self._say(experiment.name, f"{experiment.status.phase}; {why}")
         if how == "draining":
@@ -144,6 +155,15 @@ class Rollout:
             audit.note(self.folder, experiment, "unregistered", experiment.status)
         self.settled.add(key)
         return True
+
+    @property
+    def _has_routers(self) -> bool:
+        return self.servers.admin is not None or self.route is not None
+
+    def _is_taken(self, experiment: Experiment) -> bool:
+        decided_at = audit.decided_at(self.folder, experiment.name)
+        admin, route = self.servers.admin, self.route
+        return has_taken(experiment, admin=admin, route=route, data=self.data, decided_at=decided_at)
 
     def _decide(self, experiment: Experiment, event: str, after: Status, look: Assessment | None = None) -> None:
         """Notes a decision, then carries it out."""
@@ -164,6 +184,16 @@ class Rollout:
         if self.said.get(about) != key:
             self.said[about] = key
             self.log.say(f"{about}: {text}")
+
+
+def _is_superseded(experiment: Experiment, others: list[Experiment]) -> bool:
+    """Whether another experiment decides for the model now, so that routers will never show this one again."""
+    return any(
+        other.spec.model == experiment.spec.model
+        and other.name != experiment.name
+        and (not other.terminal or other.status.since > experiment.status.since)
+        for other in others
+    )
 
 
 @contextmanager

@@ -91,6 +91,7 @@ def leave(experiment: Experiment, phase: Phase, reason: str, now: float) -> Stat
         phase=phase,
         step=experiment.status.step,
         weights=_weights(experiment, TOTAL_WEIGHT if phase == "Shipped" else 0),
+        since=now,
         revision=experiment.status.revision + 1,
         reason=reason,
         spec_digest=experiment.status.spec_digest or experiment.spec_digest,

@@ -1,0 +1,90 @@
+"""Controller, router and clients together: real processes and requests, a model server of four lines."""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+import yaml
+
+from emberline.experiment import load_experiment
+from emberline.process import free_port, start, wait_until
+from emberline.rollout.audit import read_audit
+
+RAMP = [
+    {"shadow": 1.0, "until": {"disagreement_below": 0.1, "max_wait": "1h"}},
+    {"weight": 5000, "until": {"max_wait": "1h"}},
+]
+
+
+class Model(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        answer = b'{"label": "3", "score": 0.9}'
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        """Quiet."""
+
+
+@pytest.fixture
+def stack(made, tmp_path):
+    """Router and controller in one folder; yields the router's address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    folder = tmp_path / "state" / "experiments"
+    folder.mkdir(parents=True)
+    primary = {"metric": "correct", "margin": -0.2}
+    (folder / "trial.yaml").write_text(yaml.safe_dump(made.document(ramp=RAMP, primary=primary)))
+    port = free_port()
+    program = [sys.executable, "-m", "emberline.cli"]
+    upstream = f"127.0.0.1:{server.server_port}"
+    route = ["route", "--port", port, "--upstream", f"digits@1.0={upstream}", "--upstream", f"digits@1.1={upstream}"]
+    router = start(
+        [*program, *map(str, route), "--default", "digits=1.0"], name="route", cwd=tmp_path, log=tmp_path / "r"
+    )
+    paper = tmp_path / "state" / "route.json"
+    children = [router]
+    try:
+        wait_until(lambda: paper.is_file() or router.poll() is not None, 60, "the router")
+        admin = json.loads(paper.read_bytes())["admin"]
+        rollout = ["rollout", "--route", f"http://127.0.0.1:{port}", "--envoy-admin", admin, "--interval", "0.3s"]
+        children.append(start([*program, *rollout, "--until-done"], name="rollout", cwd=tmp_path, log=tmp_path / "c"))
+        yield f"http://127.0.0.1:{port}", folder, children[1]
+    finally:
+        for child in reversed(children):
+            child.stop()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_experiment_goes_from_shadow_to_its_end_on_live_requests(stack, tmp_path):
+    address, folder, controller = stack
+    asked = 0
+    with httpx.Client(base_url=address, timeout=10) as client:
+        while load_experiment(folder / "trial.yaml").status.phase not in {"Shipped", "RolledBack", "Invalid"}:
+            assert asked < 20_000, (tmp_path / "c").read_text()
+            assert controller.poll() in (None, 0), (tmp_path / "c").read_text()
+            outcomes = []
+            for index in range(asked, asked + 50):
+                answer = client.post("/predictions/digits", json={"n": 1}, headers={"x-unit-id": f"u{index}"})
+                assert answer.status_code == 200
+                told = {"event_id": f"e{index}", "unit": f"u{index}", "metric": "correct", "value": 1}
+                outcomes.append({**told, "request_id": answer.headers["x-request-id"]})
+            assert client.post("/v1/outcomes", json={"outcomes": outcomes}).status_code == 202
+            asked += 50
+        ended = load_experiment(folder / "trial.yaml").status
+        assert ended.phase == "Shipped", ended.reason
+        assert controller.wait(30) == 0  # it has seen the routers take the end, too
+        answer = client.post("/predictions/digits", json={"n": 1}, headers={"x-unit-id": "anybody"})
+        assert answer.headers["x-variant"] == "int8"
+    events = [line["event"] for line in read_audit(folder, "trial")]
+    assert events == ["begin", "confirmed", "advance", "confirmed", "ship"]
