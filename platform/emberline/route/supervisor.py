@@ -76,6 +76,7 @@ class Router:
         self._exposures = Spool(folders.spool, "exposures")
         self._live_log = folders.spool / "exposures.live"
         self._generation = Path()
+        self._beginning = threading.Lock()
         self._began = 0.0
         self._experiments = ExperimentsFolder(folders.experiments, lambda found: check_together(found, settings))
         self._publisher = Publisher(folders.envoy)
@@ -93,6 +94,7 @@ class Router:
         )
         self._rendering_now: Rendering | None = None
         self._unapplied = ""
+        self._written = False
         self._envoy_now: Envoy | None = None
         self._shipping: threading.Thread | None = None
 
@@ -155,6 +157,7 @@ class Router:
         self.stopping.set()
         if self._shipping is not None:
             self._shipping.join()
+            self._written = True
             self._ship()
         self._admin.close()
 
@@ -208,7 +211,8 @@ class Router:
 
     def _begin_generation(self) -> None:
         """Points the name that Envoy writes to at a new file."""
-        self._generation, self._began = self._exposures.begin(), time.monotonic()
+        with self._beginning:  # the shipper must not meet a file that is nobody's yet
+            self._generation, self._began = self._exposures.begin(), time.monotonic()
         link = self._live_log.with_suffix(".partial")
         link.unlink(missing_ok=True)
         link.symlink_to(self._generation.name)
@@ -223,11 +227,15 @@ class Router:
             self._admin.order("/reopen_logs")
 
     def _ship(self) -> None:
-        envoy = self._envoy_now
-        self._exposure_shipper.ship(
-            lambda path: envoy is not None and envoy.running() and (path == self._generation or envoy.has_open(path))
-        )
-        self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self.stopping.is_set())
+        """Ships what is new. The generations in use stay open until nobody is left to write to them."""
+
+        def may_grow(path: Path) -> bool:
+            with self._beginning:
+                in_use = path == self._generation and not self._written
+            return in_use or (self._envoy_now is not None and self._envoy_now.has_open(path))
+
+        self._exposure_shipper.ship(may_grow)
+        self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self._written)
 
     def _check_threads(self) -> None:
         shipping = self._shipping is not None and self._shipping.is_alive()
