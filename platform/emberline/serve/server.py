@@ -44,7 +44,7 @@ class Settings:
     ports: Ports
     serve: Serve
     allow_unsigned: bool = False
-    drain_s: float = 30.0
+    drain_s: float = 15.0
     quiet_s: float = 1.0
 
 
@@ -71,6 +71,7 @@ def _serve(settings: Settings) -> None:
     board = Board()
     with ExitStack() as stack:
         stack.enter_context(instance.sole_owner(settings.state))
+        (settings.state / STATE_FILE).unlink(missing_ok=True)  # of one that was killed: it says nothing true
         signals = stack.enter_context(_Signals().installed())
         log = RunLog(settings.state / "serve.jsonl")
         work = stack.enter_context(instance.private_folder())
