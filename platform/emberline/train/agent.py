@@ -15,7 +15,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
 from emberline.train.failure import read_failure
-from emberline.train.preemption import PREEMPTED
+from emberline.train.preemption import PEER_LOST, PREEMPTED
 
 _SHUTDOWN_S = 30
 
@@ -33,12 +33,13 @@ class WarmAgent(LocalElasticAgent):
         self._failures, self._on_exit = failures, on_exit
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        if self._someone_died():
+        dead = self._dead()
+        if dead:
             self._kill_workers()
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.FAILED:
-            for rank, failure in result.failures.items():
-                self._on_exit(rank, failure.pid, exit_reason(failure.exitcode))
+            for local_rank, pid, code in root_causes(dead):
+                self._on_exit(worker_group.workers[local_rank].global_rank, pid, exit_reason(code))
             if read_failure(self._failures) is not None:
                 self._remaining_restarts = 0
         return result
@@ -47,8 +48,10 @@ class WarmAgent(LocalElasticAgent):
         self._kill_workers()
         super()._stop_workers(worker_group)
 
-    def _someone_died(self) -> bool:
-        return any(process.exitcode not in (None, 0) for process in self._processes())
+    def _dead(self) -> list[tuple[int, int, int]]:
+        """Local rank, pid and exit code of each worker that ended badly."""
+        codes = [(rank, process.pid, process.exitcode) for rank, process in enumerate(self._processes())]
+        return [(rank, pid, code) for rank, pid, code in codes if code not in (None, 0)]
 
     def _kill_workers(self) -> None:
         for process in self._processes():
@@ -61,7 +64,13 @@ class WarmAgent(LocalElasticAgent):
         return list(context.processes) if context is not None else []
 
 
+def root_causes(dead: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Those of the dead that did not just lose another one; all, where nobody here is to blame."""
+    return [one for one in dead if one[2] != PEER_LOST] or dead
+
+
 def exit_reason(code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    return "it was told to stop and saved" if code == PREEMPTED else f"exit code {code}"
+    known = {PREEMPTED: "it was told to stop and saved", PEER_LOST: "it lost a worker of another node"}
+    return known.get(code, f"exit code {code}")

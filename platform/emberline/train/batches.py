@@ -37,7 +37,10 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.num_rows // self.batch_size)
+        whole, left = divmod(self.num_rows, self.batch_size)
+        # a lone last row joins the step before it, since batch norm cannot use one row
+        joins = left == 1 and whole > 0 and self.batch_size > self.num_shards
+        return whole if left == 0 or joins else whole + 1
 
     @property
     def total_steps(self) -> int:
@@ -51,7 +54,7 @@ class Plan:
 
     def num_rows_of(self, step: int) -> int:
         start = step % self.steps_per_epoch * self.batch_size
-        return min(self.batch_size, self.num_rows - start)
+        return self.num_rows - start if self.ends_epoch(step) else self.batch_size
 
     def shard_bounds(self, step: int, shard: int) -> tuple[int, int]:
         """The part of the step's rows that one shard has.

@@ -82,7 +82,10 @@ class Checkpoints:
                 if manifest.recipe != self._digest:
                     skipped.append(Skipped(path.name, "it belongs to another recipe"))
                     continue
-                return Loaded(int(manifest.facts["step"]), load_file(path / _STATE))
+                if manifest.facts["step"] != read_step(path):
+                    skipped.append(Skipped(path.name, f"its manifest tells of step {manifest.facts['step']}"))
+                    continue
+                return Loaded(read_step(path), load_file(path / _STATE))
             except (EmberlineError, SafetensorError, KeyError) as error:
                 skipped.append(Skipped(path.name, str(error).partition("\nhint: ")[0]))
         return None

@@ -10,18 +10,19 @@ import torch
 def make_deterministic(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by deterministic cuBLAS, read at its start
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True)
+    # the same as use_deterministic_algorithms(True), which also imports the compiler: two seconds at each restart
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
 
 
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
     """The same for a while, in a process that does other things too."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     make_deterministic(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(mode=before[1])
+        torch.set_deterministic_debug_mode(before[1])
         torch.backends.cudnn.benchmark = before[2]

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -63,26 +64,30 @@ def launch(options: Launch) -> int:
         facts = manifest.facts
         print(f"{path}: trained before ({facts['steps']} steps, accuracy {facts['accuracy']:.4f}); reused")
         return 0
+    run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
+    print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGINT, _interrupted)
+    try:
+        _train(options, recipe, run_id)
+    except _Interrupted as signalled:
+        print(f"stopped; what was done is saved in {path}, and the same command goes on from there", file=sys.stderr)
+        return 130 if signalled.number == signal.SIGINT else PREEMPTED
+    _print_summary(path)
+    return 0
+
+
+def _train(options: Launch, recipe: Recipe, run_id: str) -> None:
+    endpoint, conf = options.rdzv_endpoint, {**_RDZV_CONF, **parse_conf(options.rdzv_conf)}
+    _warm_up(recipe)
     with ExitStack() as stack:
-        endpoint, conf = options.rdzv_endpoint, parse_conf(options.rdzv_conf)
-        run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
         if not endpoint:
             endpoint = _start_store(stack)
             conf.setdefault("is_host", "0")
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberline-")))
-        print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
-        try:
-            _run_agent(
-                options, recipe, endpoint=endpoint, run_id=run_id, conf={**_RDZV_CONF, **conf}, failures=failures
-            )
-        except _Interrupted as signalled:
-            print(f"stopped and saved in {path}; the same command goes on from there", file=sys.stderr)
-            return 130 if signalled.number == signal.SIGINT else PREEMPTED
+        _run_agent(options, recipe, endpoint=endpoint, run_id=run_id, conf=conf, failures=failures)
         if (error := read_failure(failures)) is not None:
             raise error
-    _print_summary(path)
-    return 0
 
 
 def torchrun_line(options: Launch, recipe: Recipe, run_id: str) -> str:
@@ -142,6 +147,18 @@ def _start_store(stack: ExitStack) -> str:
     return f"{_LOCAL_HOST}:{port}"
 
 
+def _warm_up(recipe: Recipe) -> None:
+    """Starts the server that workers are forked from; it loads torch while this process and the store do too."""
+    # with the store shared, workers of the next round would read the addresses of the last one
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
+    # torch._dynamo: every optimizer imports it at its first step, which costs as much as torch itself
+    multiprocessing.set_forkserver_preload(
+        ["__main__", "torch", "torch._dynamo", "emberline.train.worker", *_modules_of(recipe)]
+    )
+    forkserver.ensure_running()
+
+
 def _load_torch() -> None:
     import torch.distributed.run  # noqa: F401 - loaded for its effect
 
@@ -149,8 +166,6 @@ def _load_torch() -> None:
 def _run_agent(
     options: Launch, recipe: Recipe, *, endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path
 ) -> None:
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(recipe.train.threads))
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.rendezvous import RendezvousParameters
@@ -161,7 +176,6 @@ def _run_agent(
 
     nodes, workers = _counts(options, recipe)
     _quiet_elastic_logs()
-    multiprocessing.set_forkserver_preload(["torch", "emberline.train.worker", *_modules_of(recipe)])
     local_addr = _LOCAL_HOST if nodes == (1, 1) else None
     handler = rendezvous_registry.get_rendezvous_handler(
         RendezvousParameters(options.rdzv_backend, endpoint, run_id, *nodes, local_addr, **dict[str, Any](conf))

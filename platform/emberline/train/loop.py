@@ -51,6 +51,7 @@ def train(training: Training, first_step: int) -> bool:
             report(training, step)
         if combined.stop:
             keeping.checkpoint(step + 1, why="preemption")
+            training.log.event("preempted", step=step + 1, seconds_to_save=training.preemption.seconds_since())
             return step + 1 == plan.total_steps
     return True
 

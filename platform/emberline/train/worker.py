@@ -8,6 +8,8 @@ Exit codes: 0 done, 1 a failure that another try would meet again, 3 another wor
 
 import argparse
 import ctypes
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn, TypeVar
 
 import torch
@@ -37,7 +40,7 @@ from emberline.train.folder import finished_manifest, prepare_folder
 from emberline.train.gradients import Gradients, Job, VirtualShards
 from emberline.train.keeping import Keeping
 from emberline.train.loop import Training, train
-from emberline.train.preemption import PREEMPTED, Preemption
+from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
 from emberline.train.resume import Resumed, resume
 from emberline.train.schedule import make_optimizer
 from emberline.train.show import TrainingLog
@@ -45,7 +48,6 @@ from emberline.train.state import Learner
 from emberline.train.summary import Event, restart_facts
 from emberline.train.world import PeerLost, World, join_world, leave_world
 
-PEER_LOST = 3
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 
@@ -88,7 +90,8 @@ def work(order: Order) -> None:
         write_failure(order.failures, error)
         _leave(1)
     except PeerLost as error:
-        print(f"rank {os.environ.get('RANK', '0')}: another worker was lost: {error}", file=sys.stderr)
+        if order.failures is None:  # our own agent tells who it was
+            print(f"rank {os.environ.get('RANK', '0')}: another worker was lost: {error}", file=sys.stderr)
         _leave(PEER_LOST)
     except Exception:  # noqa: BLE001 - shown in full; the process ends at once, since peers may hang in a collective
         traceback.print_exc()
@@ -99,11 +102,22 @@ def work(order: Order) -> None:
 
 
 def end_with_parent() -> None:
-    """Has the kernel kill this worker when its agent, or the server that forks for it, dies."""
+    """Sees to it that this worker is killed when its agent dies.
+
+    Under torchrun the agent is the parent, and the kernel does it. Our agent's workers are forked by a server that
+    lives as long as they do, so a thread of theirs waits for the agent's end too.
+    """
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         _leave(1)
+    if (agent := multiprocessing.parent_process()) is not None:
+        Thread(target=_die_after, args=(agent.sentinel,), name="agent's end", daemon=True).start()
+
+
+def _die_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _train(order: Order, preemption: Preemption) -> bool:

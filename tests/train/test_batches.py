@@ -1,0 +1,52 @@
+"""Which rows a step reads."""
+
+import numpy as np
+import pytest
+
+from emberline.data import order, rows_from_arrays
+from emberline.errors import EmberlineError, InvalidSetting
+from emberline.recipe import Input, Preprocessing
+from emberline.train.batches import Batches, Plan
+
+PREPROCESSING = Preprocessing(inputs=(Input(name="x", shape=(1,), minimum=0),))
+
+
+def batches(num_rows: int, batch_size: int, num_shards: int, labels: int = 3, values=None) -> Batches:
+    x = np.arange(num_rows, dtype=np.float32)[:, None] if values is None else values
+    rows = rows_from_arrays("x", x, np.arange(num_rows) % 3)
+    return Batches(rows, Plan(7, num_rows, 2, batch_size, num_shards), PREPROCESSING, labels, "here")
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "batch_size", "num_shards"),
+    [(77, 24, 6), (73, 24, 6), (1, 24, 6), (24, 24, 6), (25, 24, 6), (5, 4, 4), (9, 4, 1), (100, 1, 1), (29, 24, 6)],
+)
+def test_an_epoch_reads_each_row_exactly_once_in_the_epochs_order(num_rows, batch_size, num_shards):
+    source = batches(num_rows, batch_size, num_shards)
+    plan = source.plan
+    for epoch in range(2):
+        read = []
+        for step in range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch):
+            for shard in range(num_shards):
+                bounds = plan.shard_bounds(step, shard)
+                if bounds[0] < bounds[1]:
+                    read += source.part(step, bounds)[0][0][:, 0].int().tolist()
+        assert read == order(7, epoch, num_rows).tolist()
+
+
+def test_no_shard_of_a_batch_norm_net_has_a_lone_row():
+    for num_rows in range(25, 200):
+        plan = Plan(0, num_rows, 1, 24, 6)
+        bounds = [plan.shard_bounds(step, shard) for step in range(plan.total_steps) for shard in range(6)]
+        assert 1 not in {high - low for low, high in bounds}
+
+
+def test_a_label_out_of_range_is_named_with_its_rows():
+    with pytest.raises(InvalidSetting, match="label of row 2 is 2; 0 to 1, an index into the recipe's labels"):
+        batches(3, 3, 1, labels=2).read(np.array([0, 1, 2]))
+
+
+def test_a_row_that_preprocessing_refuses_is_named():
+    values = np.array([[0.0], [-1.0]], np.float32)
+    with pytest.raises(EmberlineError, match="row 1: x: value -1 is below the minimum 0"):
+        batches(2, 2, 1, values=values).read(np.array([0, 1]))

@@ -1,0 +1,50 @@
+"""What the launcher promises about processes, recipes and failures."""
+
+import signal
+
+import psutil
+
+from emberline import process
+
+
+def test_killing_the_launcher_leaves_no_process_and_the_run_goes_on_later(toy, undisturbed):
+    (toy.folder / "gate").touch()
+    launcher = toy.start(workers=2)
+    toy.wait_for_step(4)
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(family) >= 4  # store with its keeper, fork server, two workers
+    launcher.send_signal(signal.SIGKILL)
+    process.wait_until(lambda: not [one for one in family if alive(one)], 10, "the end of all that it started")
+    steps = toy.events("step")[-1]["step"]
+    refused = toy.train("--set", "train.epochs=7", code=1)
+    assert "this run was started with another recipe (train.epochs: 6 → 7)" in refused
+    assert "hint: start another run (--set run=toy-2)" in refused
+    (toy.folder / "gate").unlink()
+    toy.train(workers=1)
+    world = toy.events("world")[-1]
+    assert (world["source"], world["step"] - steps) in {("snapshot", 0), ("snapshot", 1)}
+    assert toy.events("restart") == []  # a later start is no restart
+    assert toy.weights() == undisturbed.weights()
+    assert toy.snapshots() == []
+
+
+def test_a_nan_loss_is_named_with_its_rank_and_step_and_not_tried_again(toy):
+    output = toy.train("--set", "train.loss=toy:nan_loss", code=1)
+    assert "error: rank 1, step 2, shard 3: the loss is nan; a finite number is required" in output
+    assert "hint: lower train.optimizer.learning_rate" in output
+    assert len(toy.events("world")) == 1
+    assert "Traceback" not in output
+    assert not (toy.run / "manifest.json").exists()
+
+
+def test_more_workers_than_virtual_shards_are_refused(toy):
+    output = toy.train(workers=7, code=1)
+    assert "workers is 7; at most train.virtual_shards, 6, is required" in output
+    assert not toy.run.exists()
+
+
+def alive(one: psutil.Process) -> bool:
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

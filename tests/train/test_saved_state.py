@@ -1,0 +1,141 @@
+"""Checkpoints and snapshots: whole or refused, never half and never somebody else's."""
+
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from emberline.train import fence, snapshot
+from emberline.train.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def tensors():
+    return {
+        "model/weight": torch.arange(1000.0).reshape(10, 100),
+        "model/count": torch.tensor(3),
+        "model/none": torch.empty(0),
+    }
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path, digest="abc", keep=3)
+
+
+def save(checkpoints: Checkpoints, tensors: dict[str, torch.Tensor], *steps: int) -> None:
+    generation = fence.claim_generation(checkpoints.folder.parent)
+    for step in steps:
+        checkpoints.save(step, {**tensors, "step": torch.tensor(step)}, seed=0, generation=generation)
+
+
+def names(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_the_newest_checkpoint_is_loaded_and_old_ones_are_let_go(checkpoints, tensors):
+    save(checkpoints, tensors, 10, 20, 30, 40)
+    assert names(checkpoints) == ["step-000020", "step-000030", "step-000040"]
+    loaded = checkpoints.load_newest([])
+    assert loaded.step == 40
+    assert torch.equal(loaded.tensors["model/weight"], tensors["model/weight"])
+
+
+def test_every_bit_flip_truncation_missing_and_foreign_file_is_caught(checkpoints, tensors):
+    save(checkpoints, tensors, 10, 20)
+    newest = checkpoints.folder / "step-000020"
+    chance = random.Random(0)
+    files = {path: path.read_bytes() for path in newest.iterdir()}
+    damages = [(path, "flip") for path in files for _ in range(40)]
+    damages += [(path, damage) for path in files for damage in ("cut", "gone")] + [(newest / "foreign", "add")]
+    for path, damage in damages:
+        content = bytearray(files.get(path, b""))
+        if damage == "flip":
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(b"x" if damage == "add" else content[:-2] if damage == "cut" else content)
+        skipped = []
+        loaded = checkpoints.load_newest(skipped)
+        if path.name == "manifest.json" and damage == "flip" and loaded.step == 20:
+            # a flip in a fact that decides nothing (the time, the code's version) changes nothing that is used
+            assert torch.equal(loaded.tensors["model/weight"], tensors["model/weight"])
+        else:
+            assert loaded.step == 10
+            assert [one.name for one in skipped] == ["step-000020"]
+        for one, whole in files.items():
+            one.write_bytes(whole)
+        (newest / "foreign").unlink(missing_ok=True)
+
+
+def test_a_checkpoint_of_another_recipe_is_not_loaded(checkpoints, tensors, tmp_path):
+    save(checkpoints, tensors, 10)
+    skipped = []
+    assert Checkpoints(tmp_path, digest="other", keep=3).load_newest(skipped) is None
+    assert skipped[0].why == "it belongs to another recipe"
+
+
+def test_an_overtaken_world_cannot_commit(checkpoints, tensors, tmp_path):
+    old = fence.claim_generation(tmp_path)
+    save(checkpoints, tensors, 10)  # a newer world
+    with pytest.raises(fence.Fenced, match="generation 1 was overtaken by generation 2"):
+        checkpoints.save(20, tensors, seed=0, generation=old)
+    assert names(checkpoints) == ["step-000010"]
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from emberline.train.snapshot import SnapshotWriter
+tensors = {"a": torch.zeros(200_000)}
+writer = SnapshotWriter(Path(sys.argv[1]), tensors)
+step = 0
+while True:
+    step += 1
+    tensors["a"].fill_(step)
+    writer.write(step, tensors)
+    if step == 3:
+        print("ready", flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_snapshot(tmp_path):
+    path = tmp_path / "emberline-killed-000001"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+    assert writer.stdout.readline() == b"ready\n"
+    for _ in range(20):  # stopped, read, and let go on: twenty moments for the price of one process
+        writer.send_signal(signal.SIGSTOP)
+        check(tmp_path)
+        writer.send_signal(signal.SIGCONT)
+    writer.kill()
+    writer.wait()
+    writer.stdout.close()
+    check(tmp_path)
+
+
+def check(folder):
+    found, notes = snapshot.read_newest("killed", folder)
+    assert notes == []
+    assert (found.tensors["a"] == found.step).all()
+
+
+def test_a_damaged_snapshot_is_refused_and_the_older_generations_is_used(tmp_path, tensors):
+    for generation, step in ((1, 5), (2, 6)):
+        writer = snapshot.SnapshotWriter(tmp_path / f"emberline-x-{generation:06d}", tensors)
+        writer.write(step, tensors)
+    path = tmp_path / "emberline-x-000002"
+    content = bytearray(path.read_bytes())
+    content[4096 + 300] ^= 1
+    path.write_bytes(content)
+    found, notes = snapshot.read_newest("x", tmp_path)
+    assert (found.step, notes) == (5, ["emberline-x-000002: its hash does not match"])
+    assert all(torch.equal(found.tensors[name], tensors[name]) for name in tensors)
+
+
+def test_without_room_in_shared_memory_snapshots_go_to_the_runs_folder(tmp_path):
+    assert snapshot.snapshot_path("x", 1, 1 << 60, tmp_path).parent == tmp_path
+    assert snapshot.snapshot_path("x", 1, 1 << 10, tmp_path).parent != tmp_path
