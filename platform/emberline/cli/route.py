@@ -43,8 +43,9 @@ def route(
         generation_s: Seconds after which the raw log is closed, shipped and deleted.
     """
     from emberline import process
+    from emberline.route.folders import Folders, sole_owner
     from emberline.route.settings import Address, Limits, Settings, parse_address, parse_defaults, parse_upstreams
-    from emberline.route.supervisor import Folders, Router, sole_owner
+    from emberline.route.supervisor import Router
 
     settings = Settings(
         parse_upstreams(upstream),

@@ -55,7 +55,7 @@ def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address
         admin: Envoy's own address, loopback only.
         inside: the router's own HTTP endpoint (outcomes, readiness).
     """
-    clusters = [inside_cluster(OUTCOMES, inside), shadow_cluster()]
+    clusters = [inside_cluster(OUTCOMES, inside), shadow_cluster(settings.limits)]
     if settings.dashboard is not None:
         clusters.append(inside_cluster(DASHBOARD, settings.dashboard))
     return {

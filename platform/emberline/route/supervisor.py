@@ -4,24 +4,22 @@ One loop in the main thread looks every 100 ms: is Envoy alive, did the experime
 new generation. Shipping and the outcomes endpoint have a thread each.
 """
 
-import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import orjson
 
 from emberline import process, storage
-from emberline.errors import EmberlineError, StageFailed
+from emberline.errors import StageFailed
 from emberline.exposure import EXPOSURES, OUTCOMES, load_key, parse_line
 from emberline.route.bootstrap import render_bootstrap
 from emberline.route.clusters import Json
-from emberline.route.envoy import Admin, Envoy, holds_open, validate
+from emberline.route.envoy import DRAIN_S, Admin, Envoy, validate
+from emberline.route.folders import Folders
 from emberline.route.inside import Inside
 from emberline.route.outcomes import Journal, read_spooled
 from emberline.route.publish import Publisher, in_force
@@ -34,37 +32,8 @@ from emberline.runlog import RunLog
 _LOOK_S = 0.1
 _SHIP_S = 1.0
 _START_S = 20.0
-_PREDECESSOR_S = 15.0
 _BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 30.0
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a router reads and writes.
-
-    Attributes:
-        generation_s: age at which a log's generation is closed; raw unit ids live on disk no longer than about this.
-        generation_bytes: size at which it is closed.
-    """
-
-    experiments: Path
-    data: Path
-    state: Path
-    generation_s: float = 60.0
-    generation_bytes: int = 16 << 20
-
-    @property
-    def spool(self) -> Path:
-        return self.data.absolute() / "spool"
-
-    @property
-    def envoy(self) -> Path:
-        return self.state.absolute() / "envoy"
-
-    @property
-    def paper(self) -> Path:
-        return self.state / "route.json"
 
 
 class Router:
@@ -252,7 +221,7 @@ class Router:
     def _drain(self) -> None:
         self._admin.order("/drain_listeners?graceful")
         patience_s = self._settings.limits.timeout_s + 1
-        time.sleep(1.0)  # keep-alive connections are told to close with their next answer during this second
+        time.sleep(DRAIN_S)  # meanwhile keep-alive connections are told to close with their next answer
         with suppress(StageFailed):  # a client that never ends its request is cut off: it had a whole timeout
             process.wait_until(lambda: not self._admin.count("http.main.downstream_rq_active"), patience_s, "drain")
 
@@ -290,44 +259,3 @@ class Router:
 
     def _complain(self, text: str) -> None:
         self._log.say(f"warning: {text}")
-
-
-@contextmanager
-def sole_owner(folders: Folders) -> Iterator[None]:
-    """Holds the spool and the state folder for this router alone, after a killed predecessor's Envoy has gone.
-
-    Raises:
-        EmberlineError: another router uses one of them.
-    """
-    with _locked(folders.spool, "--data"), _locked(folders.envoy, "--state"):
-        _await_predecessor(folders)
-        yield
-
-
-@contextmanager
-def _locked(folder: Path, option: str) -> Iterator[None]:
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EmberlineError(
-                "another router writes there", place=folder, hint=f"stop it, or choose another {option}"
-            ) from error
-        yield
-
-
-def _await_predecessor(folders: Folders) -> None:
-    """A router that was killed leaves its paper, and for a few seconds its Envoy with the log and the port."""
-    if not folders.paper.is_file():
-        return
-    facts = orjson.loads(folders.paper.read_bytes())
-    logs = list(folders.spool.glob("exposures-*.log"))
-
-    def gone() -> bool:
-        # that number may be another program's by now
-        return not any(holds_open(int(facts["envoy_pid"]), path) for path in logs)
-
-    process.wait_until(gone, _PREDECESSOR_S, "the killed router's Envoy ends")
-    folders.paper.unlink(missing_ok=True)
