@@ -43,10 +43,10 @@ demo: setup ## the whole path on the digits; KEEP=1 leaves it up
 train: setup ## train elastically, or say that the finished run is reused
 	@$(EMBERLINE) train $(RECIPE) $(ARGS)
 
-compress: setup ## make the artifacts of a run, measured before and after
+compress: train ## make the artifacts of a run, measured before and after
 	@$(EMBERLINE) compress $(RECIPE) $(ARGS)
 
-archive: setup ## put the artifacts into signed .mar files
+archive: compress ## put the artifacts into signed .mar files
 	@$(EMBERLINE) archive $(RECIPE) $(ARGS)
 
 serve: setup ## build what is missing, serve it behind the router, and print a curl line
