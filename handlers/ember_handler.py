@@ -24,6 +24,7 @@ log = logging.getLogger("emberline.handler")
 log.setLevel(logging.INFO)  # what was loaded belongs in the worker's log, whatever the root logger is set to
 
 JSON = "application/json"
+FAILED = "the model failed on this input; the server's log has the reason"
 BODY_NAMES = ("body", "data")  # TorchServe's names for a body, raw and as the customary form field
 
 
@@ -84,6 +85,10 @@ class EmberHandler:
                 jobs.append(Job(index, request, self.prepare(request)))
             except InvalidInput as error:
                 answers[index] = self._refuse(context, index, error)
+            except Exception:
+                # whatever else a user's handler raises is its own fault, and not that of the batch's other requests
+                log.exception("a request could not be prepared")
+                answers[index] = self._fail(context, index, FAILED)
         for job, predictions in self._predict(jobs):
             answers[job.index] = self._answer(context, job, predictions)
         return answers
@@ -160,7 +165,7 @@ class EmberHandler:
 
     def _answer(self, context: Context, job: Job, predictions: list[Prediction | None] | None) -> bytes:
         if predictions is None:
-            return self._fail(context, job.index, "the model failed on this input; the server's log has the reason")
+            return self._fail(context, job.index, FAILED)
         usable = [prediction for prediction in predictions if prediction is not None]
         if len(usable) < len(predictions):
             return self._fail(context, job.index, "the model's outputs are not finite for this input")

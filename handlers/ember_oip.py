@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from ember_prediction import Prediction
-from ember_preprocessing import InvalidInput
+from ember_preprocessing import InvalidInput, numbers
 
 # BYTES are strings (base64 of images, text); the model's own input decides which numbers it takes
 _INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
-_DATATYPES = ("BOOL", *_INTEGERS, "FP16", "FP32", "FP64", "BYTES")
+_DATATYPES = (*_INTEGERS, "FP16", "FP32", "FP64", "BYTES")
 _KNOWN = {"id", "inputs", "outputs", "parameters"}
 
 
@@ -45,7 +45,7 @@ def parse(body: Mapping[str, Any], max_rows: int) -> tuple[Call, Sequence[Mappin
         if key not in _KNOWN:
             raise InvalidInput(key, f"is no key of an inference request; known are {', '.join(sorted(_KNOWN))}")
     identity = body.get("id")
-    if identity is not None and not isinstance(identity, str):
+    if identity is not None and not (isinstance(identity, str) and _is_text(identity)):
         raise InvalidInput("id", "a string is required")
     if not body["inputs"]:
         raise InvalidInput("inputs", "at least one input is required")
@@ -84,6 +84,15 @@ def answer(call: Call, predictions: Sequence[Prediction], model: str, version: s
         response["id"] = call.id
     response["outputs"] = [tensor for tensor in tensors if not call.outputs or tensor["name"] in call.outputs]
     return response
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be given back: half a surrogate pair cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _floats(name: str, array: "np.ndarray[Any, np.dtype[np.float32]]") -> dict[str, Any]:
@@ -131,17 +140,12 @@ def _shape(name: str, shape: object, max_rows: int) -> tuple[int, ...]:
 
 def _numbers(name: str, shape: tuple[int, ...], datatype: str, data: list[Any]) -> Any:
     """Flat or nested data as an array of the given shape; the model's own input decides on dtype and range later."""
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise InvalidInput(f"{name}.data", "rows of unequal length; numbers in a regular shape are required") from error
+    array = numbers(f"{name}.data", data)
     size = math.prod(shape)
     if array.size != size or (array.ndim != 1 and array.shape != shape):
         raise InvalidInput(
             f"{name}.data", f"{array.size} values of shape {list(array.shape)}; shape {list(shape)} needs {size}"
         )
-    if array.dtype.kind not in "biuf":
-        raise InvalidInput(f"{name}.data", "numbers are required")
     if datatype in _INTEGERS and array.dtype.kind == "f":
         raise InvalidInput(f"{name}.data", f"fractions in a tensor of datatype {datatype}")
     return array.reshape(shape)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_IMAGE_PIXELS = 64_000_000
+_MAX_DEPTH = 32  # dimensions of an array, and a limit for lists in lists
 
 Array = NDArray[Any]
 
@@ -73,12 +74,7 @@ def _missing(spec: Mapping[str, Any]) -> Array:
 
 def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     name, shape, dtype = spec["name"], tuple(spec.get("shape", ())), np.dtype(spec.get("dtype", "float32"))
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(name, "rows of unequal length; numbers in a regular shape are required") from error
-    if array.dtype.kind not in "iuf" or array.size == 0:
-        raise InvalidInput(name, "numbers are required")
+    array = numbers(name, value)
     if array.shape != shape:
         # one flat list of the right length is what many clients send
         if array.ndim != 1 or array.size != int(np.prod(shape)):
@@ -93,6 +89,33 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     if high is not None and most > high:
         raise InvalidInput(name, f"value {most:g} is above the maximum {high:g}")
     return _cast(name, array, dtype)
+
+
+def numbers(field: str, value: Any) -> Array:
+    """Numbers in lists, however deep, as an array of the dtype they have by themselves; never of none.
+
+    Raises:
+        InvalidInput: there is something else than numbers among them, or their shape is not regular.
+    """
+    # looked at before numpy does: of one long string among many short ones it makes an array of their product
+    if not isinstance(value, np.ndarray) and not _are_numbers(value, _MAX_DEPTH):
+        raise InvalidInput(field, "numbers are required")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidInput(field, "rows of unequal length; numbers in a regular shape are required") from error
+    if array.dtype.kind not in "iuf" or array.size == 0:
+        raise InvalidInput(field, "numbers are required")
+    return array
+
+
+def _are_numbers(value: Any, depth: int) -> bool:
+    if not isinstance(value, list | tuple):
+        return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    kinds = set(map(type, value))
+    if kinds <= {int, float}:
+        return True
+    return depth > 0 and all(_are_numbers(one, depth - 1) for one in value)
 
 
 def _cast(name: str, array: Array, dtype: "np.dtype[Any]") -> Array:

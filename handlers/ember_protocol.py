@@ -15,6 +15,7 @@ from ember_prediction import Prediction
 from ember_preprocessing import InvalidInput
 
 MAX_ROWS = 4096
+_MAX_QUOTED = 1000
 # TorchServe drops a body whose content type says it is a form, which is what curl says unless told otherwise
 EMPTY = "is empty; a JSON object is required, with content-type application/json"
 
@@ -70,7 +71,14 @@ def render(request: Request, predictions: Sequence[Prediction], model: str, vers
 
 
 def render_error(text: str, field: str | None = None) -> bytes:
-    return orjson.dumps({"error": text} if field is None else {"error": text, "field": field})
+    """An error's body; what it quotes of the client is cut short."""
+    error = {"error": _quotable(text)} if field is None else {"error": _quotable(text), "field": _quotable(field)}
+    return orjson.dumps(error)
+
+
+def _quotable(text: str) -> str:
+    # Python's json lets half a surrogate pair through, which is no text that could be answered
+    return text[:_MAX_QUOTED].encode("utf-8", "replace").decode()
 
 
 def load_json(body: object) -> object:

@@ -71,7 +71,7 @@ def test_an_entry_that_would_be_written_elsewhere_is_refused(make, name, reason)
 def test_a_name_with_a_nul_byte_is_refused(make):
     path = make(("abcdefgh", "x"))
     path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"abc\0efgh"))
-    with pytest.raises(HostileArchive):
+    with pytest.raises(HostileArchive, match="control characters"):
         read_archive(path)
 
 

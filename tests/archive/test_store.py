@@ -58,9 +58,11 @@ def test_the_same_artifact_makes_the_same_bytes_at_any_time_and_place(archive, a
     assert digest(archive("two").path) == digest(first)
 
 
-def test_entries_carry_no_time_order_or_mode_of_this_machine(archive):
+def test_entries_carry_no_time_order_or_mode_of_this_machine(archive, artifact):
     with zipfile.ZipFile(archive().path) as zipped:
         entries = zipped.infolist()
+        served = json.loads(zipped.read("MAR-INF/MANIFEST.json"))
+    assert served["createdOn"] == read_manifest(artifact).created
     assert [entry.filename for entry in entries] == sorted(entry.filename for entry in entries)
     assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
     assert {entry.external_attr >> 16 for entry in entries} == {0o100644}

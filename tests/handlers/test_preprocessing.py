@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import tracemalloc
 
 import ember_preprocessing
 import numpy as np
@@ -35,6 +36,10 @@ IMAGE = {"name": "image", "kind": "image"}
         (X, None, "numbers are required"),
         (X, {"a": 1}, "numbers are required"),
         (X, [True, False], "numbers are required"),
+        (X, [1, True], "numbers are required"),
+        (X, [[1, 2], 3], "unequal length"),
+        (X, [np.True_, 1], "numbers are required"),
+        (X, [1, np.array([2])], "numbers are required"),
         (X, [], "numbers are required"),
         (X, [2**70, 1], "numbers are required"),
         (X, [1, 2, 3], r"shape is \[3\]; \[2\] is required"),
@@ -66,6 +71,24 @@ def test_what_cannot_be_used_is_refused_with_field_and_reason(spec, value, fact)
     with pytest.raises(InvalidInput, match=fact) as refused:
         decode(spec, value)
     assert refused.value.field == spec["name"]
+
+
+def test_a_long_text_among_many_short_ones_takes_no_memory():
+    # as an array of text, each of the 4,000 items would take four times the longest's million characters
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="numbers are required"):
+        decode(X, ["a" * 1_000_000] + ["b"] * 4_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_lists_nested_beyond_reason_are_refused():
+    value = [1]
+    for _ in range(900):
+        value = [value]
+    with pytest.raises(InvalidInput, match="numbers are required"):
+        decode(X, value)
 
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):

@@ -135,6 +135,8 @@ BAD = {
     "oip wrong row shape": (oip([1, 2, 3], (1, 3)), "x"),
     "oip out of range": (oip([1, 2, 3, 99]), "x"),
     "oip id no string": (oip(id=7), "id"),
+    "oip id no text": ({"body": json.loads(oip(id="\ud800"))}, "id"),
+    "a name that is no text": ({"body": {"\ud800": 1}}, "?"),
     "oip unknown key": (oip(extra=1), "extra"),
     "oip unknown output": (oip(outputs=[{"name": "boxes"}]), "outputs"),
     "oip outputs no list": (oip(outputs="label"), "outputs"),
@@ -185,6 +187,23 @@ def test_a_row_the_model_fails_on_gets_a_500_and_its_neighbours_their_answers(fr
     assert b"IndexError" not in failed.body
     assert "Traceback" in caplog.text, "the reason belongs in the worker's log"
     assert after.json["outputs"] == pytest.approx(fragile.ask(b'{"x": [3, 1]}')[0].json["outputs"])
+
+
+def test_a_users_handler_that_fails_on_one_request_answers_the_others(
+    make_worker, tiny_runs, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "clumsy_handler.py").write_text(
+        "from ember_handler import EmberHandler\n\n"
+        "class Clumsy(EmberHandler):\n"
+        "    def body(self, body):\n"
+        "        return super().body(body[body.index(b'{') :])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    worker = make_worker(tiny_runs / "tiny" / "artifacts" / "fp32", "clumsy_handler.py")
+    before, failed, after = worker.ask(GOOD, b"no brace", GOOD)
+    assert (before.status, failed.status, after.status) == (200, 500, 200)
+    assert set(failed.json) == {"error"}
+    assert "ValueError" in caplog.text
 
 
 def test_outputs_that_are_not_finite_are_the_servers_fault(fragile):
