@@ -187,7 +187,9 @@ def test_a_dead_model_server_is_503_and_a_flood_429_with_retry_after(start_route
     assert reply.headers["retry-after"] == "1"
     assert reply.json()["error"] == "no server of this version answers; try again"
     assert dead.client.get(dead.url + "/readyz").status_code == 200, "the router itself is ready"
-    assert dead.client.get(dead.url + "/v2/models/gone/ready").status_code == 503
+    unready = dead.client.get(dead.url + "/v2/models/gone/ready")
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "1")
+    assert unready.json() == {"name": "gone", "ready": False, "error": "no answer from 127.0.0.1:9"}
     statuses = [dead.post("/predictions/plain") for _ in range(12)]
     limited = [reply for reply in statuses if reply.status_code == 429]
     assert limited

@@ -15,6 +15,7 @@ from emberline.route.clusters import (
     shadow_cluster,
 )
 from emberline.route.routes import (
+    BUSY_FILTER,
     CONFIG_HEADER,
     EXPERIMENT_HEADER,
     INTERNAL_HEADERS,
@@ -226,7 +227,7 @@ def _busy_replies() -> Json:
         }
 
     return {
-        "name": "envoy.filters.http.custom_response",
+        "name": BUSY_FILTER,
         "typed_config": {
             "@type": f"{TYPE}.extensions.filters.http.custom_response.v3.CustomResponse",
             "custom_response_matcher": {"matcher_list": {"matchers": [matcher("503"), matcher("507")]}},

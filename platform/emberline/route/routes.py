@@ -13,6 +13,7 @@ from emberline.route.settings import Limits, Served, Settings
 
 MAIN = "emberline-main"
 MIRRORED = "emberline-mirrored"
+BUSY_FILTER = "envoy.filters.http.custom_response"
 # what the log says of a request travels with it in these; clients cannot set them, the listener removes theirs
 CONFIG_HEADER = "x-ember-config"
 EXPERIMENT_HEADER = "x-ember-experiment"
@@ -161,9 +162,11 @@ def _default_route(served: Served, path: str, limits: Limits) -> Json:
 
 
 def _fixed_routes(settings: Settings) -> list[Json]:
-    inside: Json = {"cluster": OUTCOMES, "timeout": "5s"}
+    # the router's own errors are said in its own words
+    own = {BUSY_FILTER: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
+    inside: Json = {"route": {"cluster": OUTCOMES, "timeout": "5s"}, "typed_per_filter_config": own}
     routes: list[Json] = [
-        {"match": {"path": "/v1/outcomes", "headers": [_POST]}, "route": inside},
+        {"match": {"path": "/v1/outcomes", "headers": [_POST]}, **inside},
         _only("POST", "/v1/outcomes"),
         {
             "match": {"path": "/livez", "headers": [_GET]},
@@ -173,13 +176,14 @@ def _fixed_routes(settings: Settings) -> list[Json]:
     ]
     ready: list[Json] = [{"path": "/readyz"}, {"path": "/v2/health/live"}, {"path": "/v2/health/ready"}]
     ready.append({"safe_regex": {"regex": "/v2/models/[a-z0-9-]+/ready"}})
-    routes += [{"match": {**match, "headers": [_GET]}, "route": inside} for match in ready]
+    routes += [{"match": {**match, "headers": [_GET]}, **inside} for match in ready]
     if settings.dashboard is not None:
         routes.append(
             {
                 "match": {"path_separated_prefix": "/dashboard"},
                 # a page that shows an experiment as it runs may stream
                 "route": {"cluster": DASHBOARD, "timeout": "0s", "idle_timeout": "3600s"},
+                "typed_per_filter_config": own,
             }
         )
     routes.append(_refuse({"prefix": "/"}, 404, "nothing is served at this path"))
