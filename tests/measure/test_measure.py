@@ -25,9 +25,8 @@ def test_a_larger_net_is_measured_slower_and_every_round_is_kept(small_and_large
 
 def test_rows_are_scored_by_the_package_itself(small_and_large, description):
     inputs = np.random.default_rng(0).normal(size=(37, 6)).astype(np.float32)
-    truth = measure(
-        candidates(small_and_large, description), (1,), rounds=1, inputs=(inputs,), labels=np.zeros(37, int)
-    )
+    labels = np.arange(37) % 3
+    truth = measure(candidates(small_and_large, description), (1,), rounds=1, inputs=(inputs,), labels=labels)
     loader, described = assets.handler_module("ember_packages"), description(small_and_large[0])
     answers = loader.open_program(small_and_large[0], described["packages"][0], print)([inputs])[0].argmax(axis=1)
     assert truth["small"].correct.tolist() == (answers == labels).astype(int).tolist()

@@ -52,6 +52,11 @@ class PairedDrop:
         """With 95 % confidence the true drop is below this."""
         return self.centre + self.half_width
 
+    @property
+    def lower(self) -> float:
+        """With 95 % confidence the true drop is above this."""
+        return self.centre - self.half_width
+
 
 def paired_drop(baseline: NDArray[np.int64], candidate: NDArray[np.int64]) -> PairedDrop:
     """The drop in accuracy with its one-sided bound, from 1 or 0 for each row.
@@ -86,7 +91,7 @@ def accuracy_gate(paired: PairedDrop, most: float) -> Outcome:
     )
     if paired.upper <= most:
         return Outcome("max_accuracy_drop", "passed", text)
-    if paired.drop > most and paired.half_width <= most:
+    if paired.lower > most or (paired.drop > most and paired.half_width <= most):
         return Outcome("max_accuracy_drop", "failed", text)
     return Outcome("max_accuracy_drop", "inconclusive", f"{text}; needs {_rows_needed(paired, most)} rows")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +13,9 @@ from emberline.recipe import Compress
 def print_summary(entries: Mapping[str, Entry], settings: Compress, console: Console) -> None:
     """One line an artifact, then everything that must not stay unsaid."""
     table = Table(
-        title="accuracy on validation rows; ms: median latency of a batch, rounds interleaved", title_justify="left"
+        title="accuracy on validation rows; ms: median latency of a batch, rounds interleaved",
+        title_justify="left",
+        box=SIMPLE,
     )
     for column in ("artifact", "backend"):
         table.add_column(column, no_wrap=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +12,7 @@ from emberline.measure.timing import speedup
 
 def print_table(measured: Mapping[str, Measured], baseline: str, console: Console | None = None) -> None:
     """One line a candidate and batch size; speed-ups are against `baseline`."""
-    table = Table(title=f"latency of one batch; speed-up against {baseline}", title_justify="left")
+    table = Table(title=f"latency of one batch; speed-up against {baseline}", title_justify="left", box=SIMPLE)
     table.add_column("artifact", no_wrap=True)
     table.add_column("package", no_wrap=True)
     for column in ("MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):

@@ -1,0 +1,130 @@
+"""The whole of `emberline compress` on a net that is trained in seconds."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from emberline import paper
+from emberline.artifact import read_artifact
+from emberline.compress import kernels
+from emberline.compress.agreement import require_agreement
+from emberline.compress.run import compress_recipe
+from emberline.compress.state import read_state
+from emberline.errors import InvalidSetting, MissingFile, StageFailed
+
+CONVOLUTIONS_AND_LINEAR_LAYERS = 4
+
+
+def test_both_artifacts_are_whole_papers_that_go_back_to_the_run(compressed):
+    for name in ("fp32", "int8"):
+        manifest, artifact = read_artifact(compressed.artifacts / name)
+        assert [ancestor.name for ancestor in manifest.lineage] == ["trained", "small"]
+        assert [package.backend for package in artifact.packages] == ["aoti", "exported"]
+        assert artifact.measurement.rows == 269
+        assert [latency.batch for latency in artifact.measurement.latencies] == [1, 7]
+
+
+def test_every_convolution_and_linear_layer_has_an_int8_kernel(compressed):
+    package = compressed.describe("int8")["packages"][0]
+    assert package["int8_kernels"] == CONVOLUTIONS_AND_LINEAR_LAYERS
+    assert package["precision"] == "int8"
+    assert {"avx2", "fma"} <= set(package["needs"])
+
+
+def test_pruning_is_recorded_and_made_the_net_smaller(compressed):
+    stages = {stage["stage"]: stage for stage in compressed.describe("int8")["stages"]}
+    assert compressed.describe("int8")["edits"]
+    assert stages["prune"]["parameters"] < 0.4 * stages["prune"]["parameters_before"]
+    assert stages["batch_norm"]["accuracy"] > stages["prune"]["accuracy"]
+
+
+def test_a_float_package_that_claims_int8_is_refused(compressed):
+    counted = kernels.count_kernels(compressed.artifacts / "fp32" / "fp32.pt2")
+    assert counted == 0
+    with pytest.raises(StageFailed, match=r"has 0 int8 kernels; the model's 4"):
+        kernels.require_kernels(counted, CONVOLUTIONS_AND_LINEAR_LAYERS, "fp32.pt2")
+
+
+def test_a_package_that_computes_something_else_than_its_model_is_refused(compressed):
+    state = read_state(compressed.cached("export"), compressed.recipe, None)
+    with __import__("torch").no_grad():
+        next(state.model.parameters()).mul_(1.5)
+    float_package = next(package for package in state.packages if package.precision == "fp32")
+    with pytest.raises(StageFailed, match="away from its reference at batch 1"):
+        require_agreement(state, float_package, state.folder, compressed.context())
+
+
+def test_a_second_run_repeats_nothing_and_imports_no_torch(compressed):
+    before = {name: paper.read_manifest(compressed.artifacts / name).digest for name in ("fp32", "int8")}
+    program = (
+        "import sys; from pathlib import Path; from emberline.compress.run import compress_recipe; "
+        f"compress_recipe(Path({str(compressed.recipe_path)!r}), (), Path({str(compressed.runs)!r})); "
+        "print('torch' in sys.modules)"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert time.monotonic() - begin < 20  # a machine under load; 2 s when idle
+    assert done.stdout.strip() == "False"
+    assert "int8: prune, batch_norm, finetune, quantize, export unchanged, reused" in done.stderr
+    assert before == {name: paper.read_manifest(compressed.artifacts / name).digest for name in ("fp32", "int8")}
+
+
+def test_a_failed_gate_names_the_stage_and_keeps_the_earlier_artifact(compressed):
+    before = paper.verify_paper(compressed.artifacts / "int8").digest
+    with pytest.raises(StageFailed, match=r"max_size_mb failed.*earlier run is kept") as failed:
+        compress_recipe(compressed.recipe_path, ["compress.artifacts.int8.gates.max_size_mb=0.001"], compressed.runs)
+    assert failed.value.place == "int8, stage export"
+    assert paper.verify_paper(compressed.artifacts / "int8").digest == before
+    report = json.loads((compressed.runs / "small" / "compress" / "report.json").read_bytes())
+    assert report["artifacts"]["int8"]["published"] is False
+    assert report["artifacts"]["fp32"]["published"] is True
+
+
+def test_a_damaged_artifact_is_written_anew(compressed):
+    target = compressed.artifacts / "fp32" / "exported.pt2"
+    target.write_bytes(b"damaged")
+    compress_recipe(compressed.recipe_path, (), compressed.runs)
+    paper.verify_paper(compressed.artifacts / "fp32")
+
+
+def test_the_report_needs_no_network_and_has_both_colour_schemes(compressed):
+    page = (compressed.runs / "small" / "compress" / "report.html").read_text()
+    outside = [word for word in page.split('"') if word.startswith(("http://", "https://")) and "w3.org" not in word]
+    assert not [word for word in outside if "purl.org" not in word and "creativecommons" not in word]
+    assert "prefers-color-scheme: dark" in page
+    assert page.count("<svg") == 1  # the baseline has one stage and needs no waterfall
+
+
+def test_a_pruned_net_rebuilt_in_a_fresh_process_gives_the_same_outputs(compressed):
+    folder = compressed.artifacts / "int8"
+    program = f"""
+import json
+from pathlib import Path
+import torch
+from emberline import assets, models
+from emberline.artifact import read_artifact
+folder = Path({str(folder)!r})
+_, artifact = read_artifact(folder)
+loader = assets.handler_module("ember_packages"); assets.handler_module("ember_preprocessing")
+row = loader.probe_row(folder, artifact.model_dump(mode="json"))
+with torch.no_grad():
+    print(json.dumps(models.build(folder, artifact)(*[torch.from_numpy(array[None]) for array in row])[0].tolist()))
+"""
+    answer = json.loads(subprocess.check_output([sys.executable, "-c", program], text=True))
+    expected = json.loads((folder / "probe.json").read_bytes())["expected"]
+    np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_untrained_recipe_gets_the_line_that_trains_it(trained_run, tmp_path):
+    with pytest.raises(MissingFile, match="emberline train") as missing:
+        compress_recipe(trained_run.recipe_path, (), tmp_path)
+    assert str(tmp_path) in str(missing.value)
+
+
+def test_a_recipe_without_a_compress_section_is_told_so(trained_run):
+    with pytest.raises(InvalidSetting, match="a compress section is required"):
+        compress_recipe(trained_run.recipe_path, ["compress=null"], trained_run.runs)

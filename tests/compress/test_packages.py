@@ -1,0 +1,168 @@
+"""Loading along the fallback chain: what does not fit this machine is passed over, and said."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emberline import assets
+
+loader = assets.handler_module("ember_packages")
+assets.handler_module("ember_preprocessing")
+
+
+@pytest.fixture
+def copy(compressed, tmp_path):
+    """A copy of the int8 artifact to damage, and what the undamaged one answers to 3 rows."""
+    folder = tmp_path / "int8"
+    shutil.copytree(compressed.artifacts / "int8", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows():
+    return np.random.default_rng(0).uniform(size=(19, 1, 8, 8)).astype(np.float32)
+
+
+def load(folder, **changes):
+    described = json.loads((folder / "artifact.json").read_bytes())
+    described["packages"][0].update(changes)
+    said = []
+    return loader.load(folder, described, report=said.append), said
+
+
+def assert_fell_back(folder, reason, **changes):
+    model, said = load(folder, **changes)
+    assert model.package["backend"] == "exported"
+    assert reason in model.skipped[0]
+    assert any(line.startswith("passed over int8.pt2") and reason in line for line in said)
+
+
+def test_the_compiled_package_is_loaded_where_it_fits(copy):
+    model, said = load(copy)
+    assert model.package["backend"] == "aoti"
+    assert model.skipped == ()
+    assert said == [line for line in said if line.startswith("loaded int8.pt2")]
+
+
+def test_a_package_for_another_cpu_is_passed_over(copy):
+    assert_fell_back(copy, "this CPU lacks avx9", needs=["avx2", "avx9"])
+
+
+def test_a_package_of_another_torch_is_passed_over(copy):
+    assert_fell_back(copy, "made with torch 2.12.1", torch="2.12.1")
+
+
+def test_a_missing_package_is_passed_over(copy):
+    (copy / "int8.pt2").unlink()
+    assert_fell_back(copy, "the file is missing")
+
+
+def test_a_truncated_package_is_passed_over(copy):
+    content = (copy / "int8.pt2").read_bytes()
+    (copy / "int8.pt2").write_bytes(content[: len(content) // 2])
+    assert_fell_back(copy, "cannot be opened")
+
+
+def test_a_package_with_a_missing_instruction_kills_its_probe_and_nothing_else(copy):
+    replace_code_by_illegal_instructions(copy / "int8.pt2")
+    assert_fell_back(copy, "the probe died of SIGILL")
+
+
+def test_the_same_in_a_process_with_threads_which_must_not_fork(copy):
+    replace_code_by_illegal_instructions(copy / "int8.pt2")
+    done = threading.Event()
+    waiting = threading.Thread(target=done.wait)
+    waiting.start()
+    try:
+        assert_fell_back(copy, "the probe died of SIGILL")
+    finally:
+        done.set()
+        waiting.join()
+
+
+def test_a_package_that_answers_the_probe_wrongly_is_passed_over(copy, compressed):
+    # the unpruned float package in the int8 one's place: it loads, runs, and is another model
+    shutil.copyfile(compressed.artifacts / "fp32" / "fp32.pt2", copy / "int8.pt2")
+    assert_fell_back(copy, "answers the probe")
+
+
+def test_no_usable_package_is_an_error_with_every_reason(copy):
+    described = json.loads((copy / "artifact.json").read_bytes())
+    for package in described["packages"]:
+        package["needs"] = ["avx9"]
+    with pytest.raises(loader.NoUsablePackage, match=r"int8.pt2: this CPU lacks avx9; exported.pt2: this CPU lacks"):
+        loader.load(copy, described, report=lambda _text: None)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 19])
+def test_batches_above_the_largest_go_in_pieces_and_give_the_same_rows(copy, rows, count):
+    model, _ = load(copy)
+    assert model.package["max_batch"] == 8
+    (whole,) = model((rows[:count],))
+    one_by_one = np.concatenate([model((rows[i : i + 1],))[0] for i in range(count)])
+    np.testing.assert_allclose(whole, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 1, 8, 8)), np.zeros((2, 8, 8), np.float32), np.zeros((0, 1, 8, 8), np.float32)], ids=repr
+)
+def test_memory_that_is_no_batch_of_the_model_is_refused(copy, wrong):
+    model, _ = load(copy)
+    with pytest.raises(ValueError, match="required"):
+        model((wrong,))
+
+
+def test_the_answers_are_close_to_the_float_models(copy, rows):
+    compiled, _ = load(copy)
+    interpreted, _ = load(copy, needs=["avx9"])
+    (got,), (expected,) = compiled((rows,)), interpreted((rows,))
+    assert np.linalg.norm(got - expected) < 0.15 * np.linalg.norm(expected)
+
+
+def test_a_load_in_a_fresh_process_imports_no_compiler_and_leaves_nothing_in_tmp(copy, tmp_path):
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(loader.__file__).parent)!r}); import ember_packages as p; "
+        f"from pathlib import Path; m = p.load(Path({str(copy)!r}), report=lambda text: None, threads=1); "
+        "print(m.package['backend'], any(n.startswith(('torch._dynamo', 'torch._inductor')) for n in sys.modules))"
+    )
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    done = subprocess.run(
+        [loader.sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["aoti", "False"]
+    assert list(scratch.iterdir()) == []
+
+
+def replace_code_by_illegal_instructions(package: Path) -> None:
+    """Fills the machine code of a package's library with `ud2`, as a CPU sees an instruction it does not have."""
+    damaged = package.with_suffix(".damaged")
+    with zipfile.ZipFile(package) as old, zipfile.ZipFile(damaged, "w", zipfile.ZIP_STORED) as new:
+        for entry in old.infolist():
+            content = bytearray(old.read(entry))
+            if entry.filename.endswith(".so"):
+                start, size = text_section(bytes(content))
+                content[start : start + size] = b"\x0f\x0b" * (size // 2) + b"\x0b" * (size % 2)
+            new.writestr(zipfile.ZipInfo(entry.filename), bytes(content))
+    damaged.replace(package)
+
+
+def text_section(library: bytes) -> tuple[int, int]:
+    """Offset and size of `.text` in an ELF64 file."""
+    (sections,) = struct.unpack_from("<Q", library, 40)
+    entry_size, count, names_index = struct.unpack_from("<HHH", library, 58)
+    headers = [struct.unpack_from("<IIQQQQ", library, sections + i * entry_size) for i in range(count)]
+    names = headers[names_index][4]
+    for name, _, _, _, offset, size in headers:
+        if library[names + name : names + name + 6] == b".text\0":
+            return offset, size
+    raise AssertionError("no .text")

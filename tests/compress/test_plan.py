@@ -1,0 +1,74 @@
+import pytest
+
+from emberline.compress.plan import choose_backends, plan
+from emberline.compress.target import Target
+from emberline.errors import InvalidSetting
+from emberline.recipe import Compress, Recipe, parse_model
+
+MACHINE = Target(vnni=None, compiler=True)
+INT8 = [
+    {"stage": "prune", "ratio": 0.5},
+    {"stage": "finetune", "epochs": 1},
+    {"stage": "quantize"},
+    {"stage": "export"},
+]
+
+
+def steps_of(stages, base="base", **recipe):
+    settings = parse_model(
+        Compress, {"artifacts": {"fp32": {"stages": [{"stage": "export"}]}, "int8": {"stages": stages}}}, "test"
+    )
+    raw = {
+        "run": "test",
+        "model": {"factory": "m:f"},
+        "data": {"source": "m:f"},
+        "preprocessing": {"inputs": [{"name": "x", "shape": [4]}]},
+        **recipe,
+    }
+    whole = parse_model(Recipe, raw, "test")
+    variant = settings.artifacts["int8"]
+    return plan("int8", variant, recipe=whole, settings=settings, base=base, backends=("aoti",))
+
+
+def changed(before, after):
+    return [new.name for old, new in zip(before, after, strict=True) if old.key != new.key]
+
+
+def test_batch_norm_is_re_estimated_after_pruning_without_being_asked_for():
+    assert [step.name for step in steps_of(INT8)] == ["prune", "batch_norm", "finetune", "quantize", "export"]
+
+
+def test_a_changed_stage_repeats_itself_and_those_after_it():
+    more_rows = [*INT8[:2], {"stage": "quantize", "calibration_rows": 64}, INT8[3]]
+    assert changed(steps_of(INT8), steps_of(more_rows)) == ["quantize", "export"]
+
+
+def test_training_settings_matter_from_finetuning_on():
+    assert changed(steps_of(INT8), steps_of(INT8, train={"batch_size": 32})) == ["finetune", "quantize", "export"]
+
+
+def test_other_weights_change_everything():
+    assert len(changed(steps_of(INT8), steps_of(INT8, base="other"))) == 5
+
+
+@pytest.mark.parametrize(
+    "stages", [INT8[:3], [INT8[3], *INT8[:3]], [INT8[2], INT8[1], INT8[3]], [INT8[3], INT8[3]]], ids=str
+)
+def test_stages_in_an_order_that_cannot_work_are_refused(stages):
+    with pytest.raises(InvalidSetting, match=r"compress.artifacts.int8: stages is"):
+        steps_of(stages)
+
+
+def test_without_a_compiler_onnx_takes_the_place_and_the_reason_is_told():
+    settings = parse_model(Compress, {"artifacts": {"fp32": {"stages": [{"stage": "export"}]}}}, "test")
+    backends, because = choose_backends(settings.artifacts["fp32"], Target(vnni=None, compiler=False))
+    assert backends == ("onnx",)
+    assert "g++ is not installed" in because
+    assert choose_backends(settings.artifacts["fp32"], MACHINE) == (("aoti",), None)
+
+
+def test_int8_made_with_vnni_needs_it_and_without_it_is_calibrated_to_seven_bits():
+    assert "avx512_vnni" in Target("avx512_vnni", compiler=True).needs("int8")
+    assert "avx512_vnni" not in Target("avx512_vnni", compiler=True).needs("fp32")
+    assert MACHINE.reduce_range
+    assert not Target("avx_vnni", compiler=True).reduce_range
