@@ -98,7 +98,7 @@ def numbers(field: str, value: Any) -> Array:
         InvalidInput: there is something else than numbers among them, or their shape is not regular.
     """
     # looked at before numpy does: of one long string among many short ones it makes an array of their product
-    if not isinstance(value, np.ndarray) and not _are_numbers(value, _MAX_DEPTH):
+    if not _are_numbers(value, _MAX_DEPTH):
         raise InvalidInput(field, "numbers are required")
     try:
         array = np.asarray(value)
@@ -110,8 +110,9 @@ def numbers(field: str, value: Any) -> Array:
 
 
 def _are_numbers(value: Any, depth: int) -> bool:
+    """Whether lists hold numbers and arrays alone; clients cannot send arrays, data sources may."""
     if not isinstance(value, list | tuple):
-        return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        return hasattr(value, "__array__") or (isinstance(value, int | float) and not isinstance(value, bool))
     kinds = set(map(type, value))
     if kinds <= {int, float}:
         return True
