@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from emberline import process
 
@@ -38,6 +39,17 @@ def test_killed_java_is_started_again_with_every_version(server):
     assert server.java_pid != before
     assert server.ask("1.1").json()["outputs"] == [103.0, 102.0, 101.0]
     assert server.readiness().json()["torchserve_restarts"] >= 1
+
+
+@pytest.mark.long
+def test_hung_java_is_told_and_replaced(server):
+    before = server.java_pid
+    os.kill(before, signal.SIGSTOP)
+    process.wait_until(lambda: server.readiness().status_code == 503, 20, "the hang being told")
+    process.wait_until(lambda: server.readiness().status_code == 200, 150, "TorchServe being back")
+    assert server.java_pid != before
+    assert is_gone(before)
+    assert server.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
 
 
 def test_stop_answers_every_request_already_accepted(start, archives):

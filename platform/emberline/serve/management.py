@@ -94,13 +94,15 @@ def describe(address: str, model: str, version: str) -> Described | None:
     return _described(answer[0])
 
 
-def described_all(address: str) -> tuple[Described, ...]:
+def described_all(address: str, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> tuple[Described, ...]:
     """Every registered version of every model."""
-    names = [entry["modelName"] for entry in _ask(address, "GET", "/models", {"limit": "1000"})["models"]]
+    listed = _ask(address, "GET", "/models", {"limit": "1000"}, timeout_s=timeout_s)["models"]
+    names = dict.fromkeys(entry["modelName"] for entry in listed)
     found = []
     for name in names:
         try:
-            found += [_described(entry) for entry in _ask(address, "GET", f"{_path(name)}/all", {})]
+            entries = _ask(address, "GET", f"{_path(name)}/all", {}, timeout_s=timeout_s)
+            found += [_described(entry) for entry in entries]
         except ManagementRefused as refusal:
             if refusal.code != httpx.codes.NOT_FOUND:  # unregistered between the two questions
                 raise

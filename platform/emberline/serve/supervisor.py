@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 1.0
 PROBE_EVERY_S = 5.0
+# an answer that takes longer is a look without one: readiness must not lag far behind
+_LOOK_TIMEOUT_S = 3.0
 # after a registration, a worker that has just said READY may still answer 503 for a moment
 _FIRST_ANSWER_S = 15.0
 
@@ -177,7 +179,8 @@ class Supervisor:
             return Seen(now, running=False, answering=False)
         try:
             # asked for as lists: each question about a version that is not there leaves a stack trace in the log
-            registered = {(one.model, one.version): one for one in management.described_all(self.setup.management)}
+            described = management.described_all(self.setup.management, timeout_s=_LOOK_TIMEOUT_S)
+            registered = {(one.model, one.version): one for one in described}
         except EmberlineError as error:
             self._publish("restarting")
             self.log.event("no_answer", error=error.fact)
@@ -249,7 +252,7 @@ class Supervisor:
             versions = tuple(self._version_status(key, found[key], seen[key]) for key in self.admitted)
         elif phase == "restarting":
             versions = tuple(
-                replace(one, ready=False, workers={}, problem="TorchServe does not run") for one in old.versions
+                replace(one, ready=False, workers={}, problem="TorchServe does not answer") for one in old.versions
             )
         self.board.status = replace(old, phase=phase, versions=versions)
 
