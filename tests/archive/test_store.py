@@ -186,6 +186,17 @@ def test_all_versions_of_a_recipe_are_archived(runs, keys, tmp_path):
     assert "written" in said[0]
 
 
+def test_a_candidate_measured_slower_is_never_archived_in_silence(runs, artifact, keys, tmp_path):
+    warning = "0.9 times as fast as the baseline"
+    altered(artifact, measurement={"accuracy": 0.9, "rows": 100, "speedup": 0.9, "warnings": [warning]})
+    section = recipe(model="tiny", versions={"fp32": "1.0"})
+    for _ in ("written", "reused"):
+        said = []
+        archive_all(section, tmp_path / "tiny.yaml", runs=runs, store=tmp_path / "s", keys=keys, say=said.append)
+        assert any(warning in line for line in said)
+    assert read_archive(tmp_path / "s" / "tiny-1.0.mar").card["measurement"]["warnings"] == [warning]
+
+
 @pytest.mark.parametrize(
     "section", [{}, {"model": "tiny", "versions": {}}, {"model": "tiny", "versions": {"a": "1", "b": "1"}}]
 )

@@ -23,6 +23,7 @@ class Stored:
 
     Attributes:
         outcome: `written`, `replaced` where another content had this version, or `reused`.
+        warnings: what was measured of the artifact that speaks against serving it.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Stored:
     version: str
     size_bytes: int
     outcome: Literal["written", "replaced", "reused"]
+    warnings: tuple[str, ...] = ()
 
 
 def archive_all(
@@ -55,6 +57,8 @@ def archive_all(
         artifact = runs / recipe.run / "artifacts" / name
         one = write_archive(artifact, settings, path, store=store, keys=keys)
         say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
+        for warning in one.warnings:
+            say(f"warning: {one.path}: {warning}")
         stored.append(one)
     return stored
 
@@ -82,11 +86,12 @@ def write_archive(artifact: Path, settings: Archive, recipe: Path, *, store: Pat
         packing.pack(made, files, chosen, model=settings.model, version=version, created=manifest.created)
         read_archive(made)  # what is refused when read must never be written
         size_bytes = made.stat().st_size
+        warnings = () if description.measurement is None else description.measurement.warnings
         if _is_there(target, made, keys):
-            return Stored(target, manifest.name, version, size_bytes, "reused")
+            return Stored(target, manifest.name, version, size_bytes, "reused", warnings)
         outcome: Literal["written", "replaced"] = "replaced" if target.exists() else "written"
         _publish(made, signing.sign(made, keys), target)
-    return Stored(target, manifest.name, version, size_bytes, outcome)
+    return Stored(target, manifest.name, version, size_bytes, outcome, warnings)
 
 
 def _is_there(target: Path, made: Path, keys: Keys) -> bool:
