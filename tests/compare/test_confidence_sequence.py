@@ -83,7 +83,7 @@ def false_alarms(*, runs, looks, batch, rate_, share, method, seed=0, planned=50
 
 
 def anytime(counts, hits, planned):
-    """The product's method over many runs, a look each."""
+    """The product's own method, a look at each run."""
     outside = []
     for (nc, nt), (hc, ht) in zip(counts.T, hits.T, strict=True):
         if min(nc, nt) < 50:
@@ -100,25 +100,19 @@ def naive_z(counts, hits, _planned):
     return (np.abs(shares[1] - shares[0]) > 1.96 * error) & (counts.min(axis=0) >= 50)
 
 
-def test_looking_after_every_batch_raises_few_false_alarms_where_naive_z_raises_many():
-    setting = {"runs": 250, "looks": 100, "batch": 200, "rate_": 0.05, "share": 0.5}
-    assert false_alarms(**setting, method=anytime) <= 0.05
-    assert false_alarms(**setting, method=naive_z) > 0.2
+def test_naive_z_raises_the_false_alarms_that_the_sequence_avoids():
+    setting = {"runs": 2000, "looks": 100, "batch": 200, "rate_": 0.05, "share": 0.5}
+    assert false_alarms(**setting, method=naive_z) > 0.3
+    assert false_alarms(**setting, method=vectorised) <= 0.05
 
 
-def test_a_small_treatment_with_rare_events_raises_few_false_alarms():
-    assert false_alarms(runs=250, looks=100, batch=100, rate_=0.005, share=0.05, method=anytime) <= 0.05
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("rate_", "share"), [(0.05, 0.5), (0.5, 0.1), (0.03, 0.05), (0.005, 0.05)])
+@pytest.mark.parametrize(("rate_", "share"), [(0.05, 0.5), (0.5, 0.1), (0.005, 0.05)])
 def test_four_thousand_runs_of_three_hundred_looks_keep_false_alarms_under_alpha(rate_, share):
     assert false_alarms(runs=4000, looks=300, batch=100, rate_=rate_, share=share, method=vectorised) <= 0.05
 
 
 def vectorised(counts, hits, planned):
-    """`anytime` in arrays, for the long simulation; checked against it below."""
+    """`anytime` in arrays, for many runs; checked against it below."""
 
     def variance(units, total):
         p = (total + 1) / (units + 2)
@@ -134,7 +128,7 @@ def vectorised(counts, hits, planned):
     return (np.abs(shares[1] - shares[0]) > half) & (counts.min(axis=0) >= 50)
 
 
-def test_the_arrays_of_the_long_simulation_say_what_the_method_says():
+def test_the_arrays_of_the_simulation_say_what_the_method_says():
     rng = np.random.default_rng(5)
     counts = rng.integers(40, 3000, (2, 300)).astype(float)
     hits = np.floor(counts * rng.uniform(0, 0.3, (2, 300)))

@@ -46,7 +46,7 @@ def run(share, runs, looks, batch, seed):
 
 
 def test_a_true_ratio_is_rarely_called_a_mismatch():
-    assert np.isfinite(run(0.5, 300, 100, 100, 0)).mean() <= 0.01
+    assert np.isfinite(run(0.5, 200, 100, 100, 0)).mean() <= 0.01
 
 
 def test_48_to_52_is_found_at_a_median_of_about_7500_units():
