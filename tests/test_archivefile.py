@@ -245,7 +245,7 @@ def test_a_missing_file_is_said_by_name(tmp_path):
         read_archive(tmp_path / "gone.mar")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6),
     st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),

@@ -182,7 +182,7 @@ SPECS = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SPECS, JSON)
 def test_decoding_raises_nothing_but_invalid_input(spec, value):
     try:
@@ -195,7 +195,7 @@ def test_decoding_raises_nothing_but_invalid_input(spec, value):
 CORRUPTIONS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG"]), CORRUPTIONS, st.integers(0, 400))
 def test_a_corrupted_image_raises_nothing_but_invalid_input(form, corruptions, cut):
     content = bytearray(png(8, 8, form))

@@ -53,13 +53,13 @@ def understood_or_refused(body):
         assert set(orjson.loads(render_error(str(refused), refused.field))) == {"error", "field"}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200) | VALUES)
 def test_any_body_is_understood_or_refused(body):
     understood_or_refused(body)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(TENSORS, max_size=3), st.dictionaries(KEYS, VALUES, max_size=2))
 def test_any_inference_request_is_understood_or_refused(tensors, more):
     understood_or_refused({**more, "inputs": tensors})
