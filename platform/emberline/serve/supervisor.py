@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,8 @@ class Supervisor:
         self._pids: dict[Key, tuple[frozenset[int], int]] = {}
         self._lost: Counter[Key] = Counter()
         self._probed_at = 0.0
+        self._probers = ThreadPoolExecutor(max_workers=max(1, len(admitted)), thread_name_prefix="probe")
+        self._probing: dict[Key, Future[Result]] = {}
         self._log_mark = 0
 
     @property
@@ -72,6 +74,7 @@ class Supervisor:
         self._start_and_register()
         for key, result in self._probe_all().items():
             self._require_answer(key, result)
+        self._probed_at = time.monotonic()
         self._look()
 
     def run(self) -> None:
@@ -98,6 +101,7 @@ class Supervisor:
     def stop(self) -> None:
         if self.child is not None:
             self.child.stop()
+        self._probers.shutdown(cancel_futures=True)
 
     def _start_and_register(self) -> None:
         self._log_mark = modellog.size_of(self.setup.model_log)
@@ -133,7 +137,7 @@ class Supervisor:
                 one.model,
                 one.version,
                 self.setup.settings.workers,
-                timeout_s=management.STARTUP_TIMEOUT_S,
+                timeout_s=management.STARTUP_TIMEOUT_S + 10.0,  # TorchServe's own verdict comes first
             )
         except ManagementRefused as refusal:
             raise self._cannot_serve(one, refusal) from refusal
@@ -189,7 +193,7 @@ class Supervisor:
         for key in self.admitted:
             self._note_lost_workers(key, found[key])
         if now - self._probed_at >= PROBE_EVERY_S:
-            self._probe_all()
+            self._probe_aside()
         seen = {key: self._version_seen(key, one) for key, one in found.items()}
         self._publish("serving", found, seen)
         return Seen(now, running=True, answering=True, versions=seen)
@@ -223,10 +227,15 @@ class Supervisor:
             )
 
     def _probe_all(self) -> Mapping[Key, Result]:
-        self._probed_at = time.monotonic()
-        with ThreadPoolExecutor(max_workers=max(1, len(self.admitted))) as pool:
-            results = list(pool.map(self._probe, self.admitted.values()))
+        results = list(self._probers.map(self._probe, self.admitted.values()))
         return dict(zip(self.admitted, results, strict=True))
+
+    def _probe_aside(self) -> None:
+        """Sends probes without waiting for them: one that hangs must not keep the loop from seeing the rest."""
+        self._probed_at = time.monotonic()
+        for key, one in self.admitted.items():
+            if key not in self._probing or self._probing[key].done():
+                self._probing[key] = self._probers.submit(self._probe, one)
 
     def _probe(self, one: Admitted) -> Result:
         timeout_s = self.setup.settings.response_timeout_s + 1.0
@@ -310,7 +319,8 @@ class Supervisor:
             self.log.say(f"TorchServe did not come back: {error}")
             self._kill()
             return
-        self._probed_at = 0.0
+        self._probe_all()  # before the next look calls anything ready
+        self._probed_at = time.monotonic()
         self._changed(self)
         self.log.say("TorchServe is back, with every version registered")
 
