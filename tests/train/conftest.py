@@ -147,6 +147,9 @@ class Toy:
             launcher.wait()
             if launcher.stdout:
                 launcher.stdout.close()
+        if (self.run / "run.json").exists():
+            for path in self.snapshots():
+                path.unlink()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from emberline.data import Splits, load, rows_from_arrays
 from emberline.errors import EmberlineError, InvalidSetting
 from emberline.models import create
 from emberline.recipe import Model, Recipe, load_recipe
-from emberline.train import finetune
+from emberline.train.finetune import finetune
 
 
 @pytest.fixture

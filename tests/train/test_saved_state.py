@@ -1,5 +1,6 @@
 """Checkpoints and snapshots: whole or refused, never half and never somebody else's."""
 
+import os
 import random
 import signal
 import subprocess
@@ -92,7 +93,7 @@ import sys, torch
 from pathlib import Path
 from emberline.train.snapshot import SnapshotWriter
 tensors = {"a": torch.zeros(200_000)}
-writer = SnapshotWriter(Path(sys.argv[1]), tensors)
+writer = SnapshotWriter(Path(sys.argv[1]), tensors, Path("."))
 step = 0
 while True:
     step += 1
@@ -125,7 +126,7 @@ def check(folder):
 
 def test_a_damaged_snapshot_is_refused_and_the_older_generations_is_used(tmp_path, tensors):
     for generation, step in ((1, 5), (2, 6)):
-        writer = snapshot.SnapshotWriter(tmp_path / f"emberline-x-{generation:06d}", tensors)
+        writer = snapshot.SnapshotWriter(tmp_path / f"emberline-x-{generation:06d}", tensors, tmp_path)
         writer.write(step, tensors)
     path = tmp_path / "emberline-x-000002"
     content = bytearray(path.read_bytes())
@@ -139,3 +140,16 @@ def test_a_damaged_snapshot_is_refused_and_the_older_generations_is_used(tmp_pat
 def test_without_room_in_shared_memory_snapshots_go_to_the_runs_folder(tmp_path):
     assert snapshot.snapshot_path("x", 1, 1 << 60, tmp_path).parent == tmp_path
     assert snapshot.snapshot_path("x", 1, 1 << 10, tmp_path).parent != tmp_path
+
+
+def test_shared_memory_of_a_run_whose_folder_is_gone_is_freed(tmp_path, tensors):
+    paths = {}
+    for name in ("gone", "kept"):
+        (tmp_path / name).mkdir()
+        paths[name] = snapshot.snapshot_path(f"test{os.getpid()}{name}", 1, 1 << 10, tmp_path)
+        snapshot.SnapshotWriter(paths[name], tensors, tmp_path / name).write(1, tensors)
+    (tmp_path / "gone").rmdir()
+    snapshot.sweep()
+    assert not paths["gone"].exists()
+    assert paths["kept"].exists()
+    paths["kept"].unlink()

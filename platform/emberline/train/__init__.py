@@ -8,9 +8,6 @@ weights are equal bit for bit for 1 to V workers and for any kills, on one kind 
     worker      what an agent starts, ours or torchrun's own
     loop        one page that reads as training
     snapshot    the state after each step, in shared memory, so that a killed worker costs the step in flight
+    finetune    the same training in the caller's process, for compression
     checkpoint  the state from time to time, on disk, verified at reading, fenced by generation at writing
 """
-
-from emberline.train.finetune import Finetuned, finetune
-
-__all__ = ["Finetuned", "finetune"]

@@ -83,7 +83,7 @@ class Keeping:
         if path.parent == self._run.path:
             self._log.say(f"shared memory has no room for {needed >> 10} KiB; snapshots are kept in {path.parent}")
         try:
-            return snapshot.SnapshotWriter(path, tensors)
+            return snapshot.SnapshotWriter(path, tensors, self._run.path)
         except OSError as error:
             # training can go on: a killed worker then costs the steps since the last checkpoint
             self._without_snapshots = True

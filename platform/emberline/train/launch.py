@@ -64,6 +64,7 @@ def launch(options: Launch) -> int:
         facts = manifest.facts
         print(f"{path}: trained before ({facts['steps']} steps, accuracy {facts['accuracy']:.4f}); reused")
         return 0
+    counts(options, recipe)  # what cannot be used is refused before anything starts
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
     print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupted)
@@ -174,7 +175,7 @@ def _run_agent(
     from emberline.train.agent import WarmAgent
     from emberline.train.worker import Order, work
 
-    nodes, workers = _counts(options, recipe)
+    nodes, workers = counts(options, recipe)
     _quiet_elastic_logs()
     local_addr = _LOCAL_HOST if nodes == (1, 1) else None
     handler = rendezvous_registry.get_rendezvous_handler(
@@ -198,7 +199,7 @@ def _run_agent(
         with Follow(log_path):
             result = agent.run()
     except SignalException as signalled:
-        close = False  # closing would end the rendezvous for the other nodes too
+        close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too
         raise _Interrupted(signalled.sigval) from signalled
     finally:
         if close:
@@ -216,27 +217,37 @@ def _raise_failed(failures: Mapping[int, object], log_path: Path) -> NoReturn:
     raise EmberlineError(f"workers failed again and again; the last: {reason}", place=f"rank {rank}", hint=hint)
 
 
-def _counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
-    """Least and most nodes, and workers of each."""
-    from torch.distributed.run import determine_local_world_size, parse_min_max_nnodes
+def counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
+    """Least and most nodes, and workers of each.
 
+    Raises:
+        InvalidSetting: they are no numbers, or more workers than there are virtual shards.
+    """
     try:
-        nodes: tuple[int, int] = parse_min_max_nnodes(options.nnodes)
-        workers = int(determine_local_world_size(options.nproc_per_node))
+        numbers = [int(one) for one in options.nnodes.split(":")]
+        workers = _workers(options.nproc_per_node)
     except (ValueError, RuntimeError) as error:
         got = f"--nnodes {options.nnodes} --nproc-per-node {options.nproc_per_node}"
         raise InvalidSetting(
             "train", "number of workers", got, "MIN:MAX and a number, as torchrun takes them"
         ) from error
-    if not 0 < nodes[0] <= nodes[1] or workers < 1:
-        raise InvalidSetting("train", "--nnodes, --nproc-per-node", (nodes, workers), "0 < MIN <= MAX, and 1 or more")
-    most = nodes[1] * workers
-    if recipe.train.reduce == "virtual" and most > recipe.train.virtual_shards:
+    least, most = numbers[0], numbers[-1]
+    if len(numbers) > 2 or not 0 < least <= most or workers < 1:  # noqa: PLR2004 - MIN:MAX
+        raise InvalidSetting("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX")
+    if recipe.train.reduce == "virtual" and most * workers > recipe.train.virtual_shards:
         raise InvalidSetting(
-            options.recipe, "workers", most, f"at most train.virtual_shards, {recipe.train.virtual_shards},",
+            options.recipe, "workers", most * workers, f"at most train.virtual_shards, {recipe.train.virtual_shards},",
             hint="start fewer workers, or a new run with more virtual shards",
         )  # fmt: skip
-    return nodes, workers
+    return (least, most), workers
+
+
+def _workers(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    from torch.distributed.run import determine_local_world_size  # auto, cpu, gpu: torchrun knows what they mean
+
+    return int(determine_local_world_size(text))
 
 
 def _modules_of(recipe: Recipe) -> list[str]:

@@ -9,6 +9,7 @@ import mmap
 import os
 import shutil
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _PREFIX = "emberline-"
 _HEADER = struct.Struct("<8sQQQ16s")  # magic, slot, step, payload bytes, xxh3-128 of the payload
 _MAGIC = b"ember01\n"
 _HEADER_BYTES = 4096
+_OWNER_AT = 64  # in the header
 _LENGTH = struct.Struct("<Q")
 _ALIGN = 64
 
@@ -40,12 +42,13 @@ class SnapshotWriter:
     Args:
         path: the file, made by `snapshot_path`.
         tensors: of the shapes that will be written.
+        owner: the run's folder; without it the file is litter.
 
     Raises:
         OSError: there is no room for it.
     """
 
-    def __init__(self, path: Path, tensors: Tensors) -> None:
+    def __init__(self, path: Path, tensors: Tensors, owner: Path) -> None:
         self.path = path
         description, self._offsets, self._payload_bytes = _layout(tensors)
         self._slot_bytes = -(-self._payload_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -61,6 +64,8 @@ class SnapshotWriter:
             os.close(descriptor)
         self._bytes = torch.frombuffer(memoryview(self._map), dtype=torch.uint8)
         self._slot = 1
+        name = os.fsencode(owner.resolve())[: _HEADER_BYTES - _OWNER_AT - _LENGTH.size]
+        self._map[_OWNER_AT : _OWNER_AT + _LENGTH.size + len(name)] = _LENGTH.pack(len(name)) + name
         for slot in (0, 1):
             first = self._start(slot)
             self._map[first : first + _LENGTH.size + len(description)] = _LENGTH.pack(len(description)) + description
@@ -112,6 +117,21 @@ def remove_snapshots(run_id: str, fallback: Path, *, but: Path | None = None) ->
     for path in _files(run_id, fallback):
         if path != but:
             path.unlink(missing_ok=True)
+
+
+def sweep() -> None:
+    """Frees the shared memory of runs whose folders are gone; nobody else would."""
+    for path in _SHM.glob(f"{_PREFIX}*-*"):
+        with suppress(OSError):  # another user's, or already gone
+            with path.open("rb") as file:
+                header = file.read(_HEADER_BYTES)
+            if len(header) < _HEADER_BYTES or header[: len(_MAGIC)] != _MAGIC:
+                continue
+            (length,) = _LENGTH.unpack_from(header, _OWNER_AT)
+            start = _OWNER_AT + _LENGTH.size
+            owner = Path(os.fsdecode(header[start : start + length]))
+            if length and not owner.is_dir():
+                path.unlink()
 
 
 def _files(run_id: str, fallback: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from emberline.errors import EmberlineError
 from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
-from emberline.train import fence
+from emberline.train import fence, snapshot
 from emberline.train.batches import Batches, Plan
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
@@ -141,6 +141,7 @@ def _train(order: Order, preemption: Preemption) -> bool:
     checkpoints = Checkpoints(path, digest=run.digest, keep=recipe.train.keep_checkpoints)
     if world.rank == 0:
         checkpoints.sweep()
+        snapshot.sweep()
     resumed = resume(run, checkpoints, learner, world)
     restart = _tell_world(log, job, resumed, generation, order.launch)
     keeping = Keeping(
