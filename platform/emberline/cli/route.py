@@ -3,15 +3,20 @@
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from emberline.runlog import RunLog
+
+Several = Annotated[tuple[str, ...], Parameter(negative="")]
 
 
 def route(
     *,
     experiments: Path = Path("state/experiments"),
-    upstream: tuple[str, ...] = (),
-    default: tuple[str, ...] = (),
+    upstream: Several = (),
+    default: Several = (),
     host: str = "127.0.0.1",
     port: int = 8080,
     admin_port: int = 0,

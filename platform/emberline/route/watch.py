@@ -37,15 +37,22 @@ class ExperimentsFolder:
 
     def read(self) -> tuple[Experiment, ...]:
         """All usable experiments, by name; `refused` tells why others are not, or not in their newest version."""
-        self.refused = {}
         paths = sorted(self.folder.glob("*.yaml"))
+        self._look(paths)
+        if self.refused:
+            self._look(paths)  # what stood in its way may have gone by the same change
+        return tuple(sorted(self._good.values(), key=lambda experiment: experiment.name))
+
+    def _look(self, paths: list[Path]) -> None:
+        self.refused = {}
         usable: dict[Path, Experiment] = {}
-        for path in paths:
-            experiment = self._newest(path, tuple(usable.values()))
+        for index, path in enumerate(paths):
+            # a file that changes must get along with what is in force already, not push it aside
+            later = (self._good[other] for other in paths[index + 1 :] if other in self._good)
+            experiment = self._newest(path, (*usable.values(), *later))
             if experiment is not None:
                 usable[path] = experiment
         self._good = usable
-        return tuple(sorted(usable.values(), key=lambda experiment: experiment.name))
 
     def _newest(self, path: Path, others: tuple[Experiment, ...]) -> Experiment | None:
         """The file's experiment, or the last one of it that was good and still is, beside the others."""
