@@ -58,6 +58,15 @@ def test_doubled_exposures_and_outcomes_do_not_count_twice(made, tmp_path):
     assert first.arms["int8"].metrics["correct"].mean == pytest.approx(second.arms["int8"].metrics["correct"].mean)
 
 
+def test_an_event_sent_again_does_not_outweigh_another_of_its_unit(made, traffic):
+    running = made.in_step(2)
+    rows = traffic.send(running, 40, outcomes=False)
+    wrong = [traffic.outcome(row, 0.0) for row in rows]
+    right = [{**traffic.outcome(row, 1.0), "event_id": f"again-{index}"} for index, row in enumerate(rows)]
+    traffic.write("outcomes", wrong + right * 3, made.OUTCOMES)
+    assert all(arm.metrics["correct"].mean == 0.5 for arm in observe(running, traffic.data).arms.values())
+
+
 def test_one_partition_at_a_time_gives_the_sums_of_all_at_once(made, traffic, monkeypatch):
     running = made.in_step(2)
     traffic.send(running, 200, requests=2, errors=(0.1, 0.1))
@@ -146,6 +155,7 @@ def test_units_in_both_variants_are_counted_apart(made, traffic):
     ][:7]
     traffic.write("exposures", crossing, made.EXPOSURES)
     seen = observe(running, traffic.data)
+    assert sum(arm.metrics["correct"].count for arm in seen.arms.values()) == 193
     assert seen.crossed == 7
     assert sum(arm.units for arm in seen.arms.values()) == 193
 

@@ -49,6 +49,7 @@ def test_a_verdict_ends_the_experiment_and_keeps_the_step_that_was_judged(made, 
     assert status.reason == f"{verdict}: why"
     assert status.judged.config_version == running.config_version
     assert (status.judged.since, status.judged.until) == (1000.0, 2000.0)
+    assert status.since == 2000.0  # of several ended ones, routers follow the last
 
 
 @pytest.mark.parametrize("phase", ["Shipped", "RolledBack", "Invalid"])
