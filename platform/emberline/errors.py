@@ -2,6 +2,7 @@
 
     EmberlineError            a fact, its place, what was got and required, and a hint; the command line exits with 1
     ├── InvalidSetting        a value of a recipe, an experiment or an option that cannot be used
+    │   ├── InvalidCombination  values that are fine alone and break a rule together
     │   └── UnknownKey        a key no model knows; names the nearest one that is known
     ├── MissingFile           a file or folder that should be there
     ├── CorruptPaper          a file whose content is not what its manifest says
@@ -42,6 +43,14 @@ class InvalidSetting(EmberlineError):
     def __init__(self, place: str | Path, key: str, got: object, required: str, *, hint: str | None = None) -> None:
         self.key, self.got, self.required = key, got, required
         super().__init__(f"{key} is {got!r}; {required} is required", place=place, hint=hint)
+
+
+class InvalidCombination(InvalidSetting):
+    """Values that are fine alone and break a rule together; the rule tells them itself."""
+
+    def __init__(self, place: str | Path, key: str, rule: str) -> None:
+        EmberlineError.__init__(self, f"{key}: {rule}", place=place)
+        self.key, self.got, self.required = key, None, rule
 
 
 class UnknownKey(InvalidSetting):

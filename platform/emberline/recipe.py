@@ -11,12 +11,18 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from emberline.errors import InvalidSetting, MissingFile, UnknownKey
+from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, UnknownKey
 from emberline.paper import digest_of
 
-Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
-Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+_REFERENCE, _NAME, _VERSION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", r"^\d+(\.\d+)*$"
+_PATTERNS = {
+    _REFERENCE: "module:function",
+    _NAME: "a name of lower-case letters, digits and dashes",
+    _VERSION: "a version such as 1.0",
+}
+Reference = Annotated[str, Field(pattern=_REFERENCE)]
+Name = Annotated[str, Field(pattern=_NAME, max_length=40)]
+Version = Annotated[str, Field(pattern=_VERSION)]
 M = TypeVar("M", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -251,9 +257,24 @@ def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
         key = ".".join(str(part) for part in first["loc"]) or "the file"
         if first["type"] == "extra_forbidden":
             raise UnknownKey(place, key, _known_keys(model, first["loc"][:-1])) from None
-        required = "a value for this key" if first["type"] == "missing" else first["msg"]
-        got = "absent" if first["type"] == "missing" else first["input"]
-        raise InvalidSetting(place, key, got, required) from None
+        raise _invalid(place, key, first) from None
+
+
+def _invalid(place: Path, key: str, error: Mapping[str, Any]) -> InvalidSetting:
+    """Pydantic's account of one wrong value, in this project's words."""
+    kind, got, context = error["type"], error["input"], error.get("ctx", {})
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind == "missing":
+        return InvalidSetting(place, key, "absent", "a value for this key")
+    if kind == "value_error" and isinstance(got, dict | list):
+        return InvalidCombination(place, key, message)
+    if kind == "string_pattern_mismatch":
+        return InvalidSetting(place, key, got, _PATTERNS.get(context["pattern"], f"a match for {context['pattern']}"))
+    if kind == "union_tag_invalid":
+        field = str(context["discriminator"]).strip("'")
+        return InvalidSetting(place, f"{key}.{field}", context["tag"], f"one of {context['expected_tags']}")
+    required = message.removeprefix("Input should be ").partition(", unable to parse")[0]
+    return InvalidSetting(place, key, got, required)
 
 
 def _list_item(node: Any, part: str, key: str) -> Any:
