@@ -34,7 +34,7 @@ Program = Callable[[Sequence[Array]], list[Array]]
 
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
-THREADS_VARIABLE = "EMBER_THREADS"
+THREADS_VARIABLE = "EMBERLINE_THREADS"
 PROBE_TIMEOUT_S = 30.0
 # torch releases whose AOTIModelPackageLoader was tried with the arguments below; another one goes by the public loader,
 # which imports the compiler (seconds) and is the same otherwise
@@ -110,7 +110,7 @@ def load(
         folder: where the packages and `probe.json` are.
         description: the content of `artifact.json`; None reads it from `folder`.
         report: is told of each package passed over and of what was loaded.
-        threads: threads per batch, for the whole process; None takes `EMBER_THREADS`, else leaves torch's default.
+        threads: threads per batch, for the whole process; None takes `EMBERLINE_THREADS`, else leaves torch's default.
 
     Raises:
         NoUsablePackage: all were passed over.
@@ -139,7 +139,7 @@ def _owned(array: Array) -> Array:
 
 
 def set_threads(threads: int | None) -> None:
-    """Threads per batch for the whole process, from the argument or from `EMBER_THREADS`."""
+    """Threads per batch for the whole process, from the argument or from `EMBERLINE_THREADS`."""
     wanted = threads or int(os.environ.get(THREADS_VARIABLE) or 0)
     if wanted:
         torch.set_num_threads(wanted)

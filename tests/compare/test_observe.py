@@ -7,6 +7,7 @@ import pytest
 
 from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
+from emberline.errors import EmberlineError
 
 
 def shares(rows):
@@ -186,3 +187,12 @@ def test_a_copy_that_failed_disagrees_and_a_failed_original_is_no_pair(made, tra
     traffic.write("exposures", new, made.EXPOSURES)
     seen = observe(shadowing, traffic.data)
     assert (seen.pairs, seen.disagreements) == (40, 20)
+
+
+def test_a_broken_file_is_named(made, traffic):
+    running = made.in_step(2)
+    traffic.send(running, 20)
+    broken = next((traffic.data / "exposures").glob("part=*/*.parquet"))
+    broken.write_bytes(b"PAR1 and no more")
+    with pytest.raises(EmberlineError, match=broken.name):
+        observe(running, traffic.data)

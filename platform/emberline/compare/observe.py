@@ -13,6 +13,7 @@ import duckdb
 from emberline.compare import queries
 from emberline.compare.moments import Moments
 from emberline.compare.observations import Arm, Observations, metric_key
+from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Metric, Window
 
 MEMORY_LIMIT = "512MB"
@@ -26,15 +27,24 @@ def observe(experiment: Experiment, data: Path, *, until: float | None = None, t
     Args:
         data: folder of `exposures/` and `outcomes/`.
         until: Unix time; later rows do not count.
+
+    Raises:
+        EmberlineError: a file is broken, or went away while it was read.
     """
     window = experiment.window
     if window is None:
         return Observations()
-    with duckdb.connect(":memory:", config={"memory_limit": MEMORY_LIMIT, "threads": threads}) as connection:
-        found = Observations()
-        for exposures, outcomes in _batches(data):
-            found += _observe_batch(connection, experiment, window, exposures=exposures, outcomes=outcomes, until=until)
-        return found
+    try:
+        with duckdb.connect(":memory:", config={"memory_limit": MEMORY_LIMIT, "threads": threads}) as connection:
+            found = Observations()
+            for exposures, outcomes in _batches(data):
+                found += _observe_batch(
+                    connection, experiment, window, exposures=exposures, outcomes=outcomes, until=until
+                )
+            return found
+    except (duckdb.Error, FileNotFoundError) as error:
+        hint = "a file that retention removed meanwhile is gone at the next look; a broken one names itself above"
+        raise EmberlineError(f"rows cannot be read: {error}", place=data, hint=hint) from error
 
 
 def _batches(data: Path) -> Iterator[tuple[list[str], list[str]]]:

@@ -49,8 +49,11 @@ def _was_exposed(experiment: Experiment, data: Path, decided_at: float) -> bool:
         return False
     query = "SELECT 1 FROM read_parquet($files) WHERE config_version = $version AND time_us >= $at LIMIT 1"
     named = {"files": files, "version": experiment.config_version, "at": int(decided_at * 1e6)}
-    with duckdb.connect(":memory:") as connection:
-        return connection.execute(query, named).fetchone() is not None
+    try:
+        with duckdb.connect(":memory:") as connection:
+            return connection.execute(query, named).fetchone() is not None
+    except duckdb.Error as error:
+        raise EmberlineError(f"exposures cannot be read: {error}", place=data) from error
 
 
 def _get(url: str, what: str) -> httpx.Response:

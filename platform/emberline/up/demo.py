@@ -187,7 +187,7 @@ def _compete(demo: Demo, experiment: Experiment) -> str:
     finally:
         clients.stop(grace_s=20)
     demo.log.say(f"rollout: {status.phase} ({status.reason})")
-    return f"{status.phase}: {status.reason}"
+    return f"{status.phase} ({status.reason})"
 
 
 def _compare(demo: Demo, experiment: Experiment) -> str:
