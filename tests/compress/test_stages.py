@@ -66,7 +66,7 @@ def test_pruning_keeps_the_outputs_and_takes_half_of_the_channels(trained_run):
 
 def test_pruning_that_can_remove_nothing_fails(trained_run):
     with pytest.raises(StageFailed, match="removed no channel"):
-        prune(State(digits_cnn(8)), Prune(stage="prune", ratio=0.1, round_to=8), trained_run.context())
+        prune(State(digits_cnn(8)), Prune(stage="prune", ratio=0.01, round_to=1), trained_run.context())
 
 
 def test_an_ignored_layer_that_is_not_there_is_refused_with_the_nearest(trained_run):
@@ -122,7 +122,7 @@ def test_an_interrupted_chain_goes_on_after_its_last_finished_stage(trained_run,
 
     def first_state():
         made.append(1)
-        return State(digits_cnn(8).eval())
+        return State(digits_cnn(16).eval())
 
     def run(count):
         return run_chain(

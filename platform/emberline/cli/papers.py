@@ -62,14 +62,12 @@ def _archive_lines(path: Path) -> list[str]:
     if not zipfile.is_zipfile(path):
         raise EmberlineError("this is no archive: not a zip file", place=path, hint="emberline archive makes archives")
     info = read_archive(path)
+    lines = [f"archive {info.model} {info.version}", f"  path     {path}"]
+    if info.artifact is None or info.lineage is None:
+        return [*lines, "  made by another tool: no artifact, no lineage"]
     packages = [f"    {p.backend} {p.precision} up to {p.max_batch} rows  {p.file}" for p in info.artifact.packages]
+    lines += ["  packages, in the order they are tried", *packages]
     measured = info.artifact.measurement
-    lines = [
-        f"archive {info.model} {info.version}",
-        f"  path     {path}",
-        "  packages, in the order they are tried",
-        *packages,
-    ]
     if measured is not None:
         lines.append(f"  accuracy {measured.accuracy:.4f} on {measured.rows} validation rows")
         lines += [f"  warning  {warning}" for warning in measured.warnings]

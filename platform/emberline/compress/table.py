@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +14,9 @@ def print_summary(entries: Mapping[str, Entry], settings: Compress, console: Con
     table = Table(
         title="accuracy on validation rows; ms: median latency of a batch, rounds interleaved",
         title_justify="left",
-        box=SIMPLE,
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     for column in ("artifact", "backend"):
         table.add_column(column, no_wrap=True)

@@ -2,8 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
-
-from emberline import assets
+from pathlib import Path
 
 MARCH = "x86-64-v3"
 SIMD_BITS = 256
@@ -35,8 +34,14 @@ class Target:
 
 
 def this_machine() -> Target:
-    flags = assets.handler_module("ember_packages").cpu_flags()
+    flags = _cpu_flags()
     return Target(
         vnni=next((flag for flag in VNNI_FLAGS if flag in flags), None),
         compiler=shutil.which("g++") is not None,
     )
+
+
+def _cpu_flags() -> frozenset[str]:
+    """As the packages' loader reads them; asked here without it, since it imports torch."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())

@@ -7,6 +7,8 @@ consumed), and any number of workers at any time agree on what comes next.
 import numpy as np
 from numpy.typing import NDArray
 
+from emberline.data.rows import Rows
+
 
 def order(seed: int, epoch: int, num_rows: int) -> NDArray[np.int64]:
     """A permutation of `range(num_rows)`, by Philox keyed with (seed, epoch)."""
@@ -28,6 +30,12 @@ def windowed_order(seed: int, epoch: int, group_sizes: tuple[int, ...], window: 
         rows = np.concatenate([np.arange(starts[g], starts[g + 1]) for g in groups[first : first + window]])
         pieces.append(random.permutation(rows))
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def order_of(rows: Rows, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch over any rows: their own where they have one."""
+    own = getattr(rows, "order", None)
+    return np.asarray(own(seed, epoch), np.int64) if own is not None else order(seed, epoch, len(rows))
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:

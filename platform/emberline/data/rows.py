@@ -15,7 +15,8 @@ Instance = dict[str, Any]
 class Rows(Protocol):
     """Map-style rows. Reading the same index gives the same row, in any process.
 
-    Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts.
+    Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts; and
+    `order(seed, epoch)`, a permutation of their own that suits how they are stored.
     """
 
     def __len__(self) -> int: ...

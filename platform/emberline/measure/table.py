@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +11,13 @@ from emberline.measure.timing import speedup
 
 def print_table(measured: Mapping[str, Measured], baseline: str, console: Console | None = None) -> None:
     """One line a candidate and batch size; speed-ups are against `baseline`."""
-    table = Table(title=f"latency of one batch; speed-up against {baseline}", title_justify="left", box=SIMPLE)
+    table = Table(
+        title=f"latency of one batch; speed-up against {baseline}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     table.add_column("artifact", no_wrap=True)
     table.add_column("package", no_wrap=True)
     for column in ("MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):

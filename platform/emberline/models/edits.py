@@ -32,8 +32,9 @@ def apply_edits(model: nn.Module, edits: Sequence[ChannelEdit], example: tuple[t
         if edit.layer not in layers:
             hint = "was the model's factory changed since the artifact was written?"
             raise EmberlineError(f"layer {edit.layer!r} is not there", place=type(model).__name__, hint=hint)
-    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
-    graph.load_pruning_history([(edit.layer, edit.out_channels, list(edit.removed)) for edit in edits])
+    with torch.enable_grad():  # the graph is traced by autograd, whatever the caller has switched off
+        graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
+        graph.load_pruning_history([(edit.layer, edit.out_channels, list(edit.removed)) for edit in edits])
 
 
 def edits_of(history: Iterable[tuple[str, bool, Any]]) -> tuple[ChannelEdit, ...]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from emberline import assets
-from emberline.data import Rows, order
+from emberline.data import Rows, order_of
 from emberline.data.source import check_labels
 from emberline.errors import EmberlineError
 from emberline.recipe import Preprocessing
@@ -85,7 +85,7 @@ class Batches:
         """Inputs and labels of a part of a step's rows, at least one."""
         epoch, first = self.plan.epoch_of(step), step % self.plan.steps_per_epoch * self.plan.batch_size
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, order(self.plan.seed, epoch, self.plan.num_rows)
+            self._epoch, self._order = epoch, order_of(self._rows, self.plan.seed, epoch)
         return self.read(self._order[first + bounds[0] : first + bounds[1]])
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
