@@ -51,18 +51,28 @@ def training_digest(recipe: Recipe) -> str:
     return digest_of(training_of(recipe))
 
 
-def prepare_folder(path: Path, recipe: Recipe) -> RunFolder:
+def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
     """Makes the run's folder, or takes it up again.
 
+    Args:
+        num_rows: of the training data; the order of an epoch depends on it.
+
     Raises:
-        EmberlineError: it holds a training of another recipe, finished or not.
+        EmberlineError: it holds a training of another recipe, finished or not, or of other data.
     """
     check_folder(path, recipe)
     if not (path / _RUN).is_file():
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         storage.write_bytes(path / RECIPE, text.encode())
-        storage.write_bytes(path / _RUN, orjson.dumps({"id": uuid.uuid4().hex, "training": training_digest(recipe)}))
+        new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows}
+        storage.write_bytes(path / _RUN, orjson.dumps(new))
     description = orjson.loads((path / _RUN).read_bytes())
+    if description.get("rows", num_rows) != num_rows:
+        raise EmberlineError(
+            f"the training data had {description['rows']} rows when this run was started; now they are {num_rows}",
+            place=path,
+            hint=f"bring the data back, or start another run (--set run={recipe.run}-2)",
+        )
     return RunFolder(path, str(description["id"]), str(description["training"]))
 
 

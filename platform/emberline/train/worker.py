@@ -133,7 +133,7 @@ def _train(order: Order, preemption: Preemption) -> bool:
         if world.rank == 0:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
         return True
-    run = _one_for_all(world, prepare_folder(path, recipe) if world.rank == 0 else None)
+    run = _one_for_all(world, prepare_folder(path, recipe, len(splits.train)) if world.rank == 0 else None)
     generation = _one_for_all(world, fence.claim_generation(path) if world.rank == 0 else None)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
     job = _job(recipe, search, splits, model.to(world.device), world)

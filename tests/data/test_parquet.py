@@ -1,0 +1,74 @@
+"""Rows from real Parquet files."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emberline.data import Splits, load, order_of
+from emberline.data.parquet import ParquetRows
+from emberline.errors import EmberlineError, MissingFile
+from emberline.recipe import Data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(3):
+        ids = np.arange(number * 100, number * 100 + 100)
+        x = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(ids, 2).astype(np.float32)), 2)
+        table = pa.table({"x": x, "words": [[int(i), 1] for i in ids], "image": [b"%d" % i for i in ids], "y": ids % 5})
+        pq.write_table(table, tmp_path / f"part-{number}.parquet", row_group_size=30)
+    return tmp_path
+
+
+def rows(folder, window: int = 4) -> ParquetRows:
+    return ParquetRows(sorted(folder.glob("*.parquet")), {"x": "x", "words": "words", "image": "image"}, "y", window)
+
+
+def test_each_row_is_read_with_its_own_values(folder):
+    source = rows(folder)
+    assert len(source) == 300
+    for index in (0, 29, 30, 99, 100, 299, 3):
+        instance, label = source[index]
+        assert instance["x"].tolist() == [index, index]
+        assert (instance["words"], instance["image"], label) == ([index, 1], b"%d" % index, index % 5)
+    assert source.labels.tolist() == [index % 5 for index in range(300)]
+
+
+def test_an_epochs_order_has_each_row_once_and_opens_each_group_once(folder):
+    source = rows(folder, window=2)
+    opened = []
+    read, source._read = source._read, lambda number: opened.append(number) or read(number)
+    seen = [source[index][0]["words"][0] for index in order_of(source, 7, 1)]
+    assert sorted(seen) == list(range(300))
+    assert seen != list(range(300))
+    windows = [set(opened[first : first + 60]) for first in range(0, 300, 60)]
+    assert all(len(window) <= 4 for window in windows)
+    assert len(source._open) == 2
+    assert order_of(rows(folder, window=2), 7, 1).tolist() == order_of(source, 7, 1).tolist()
+
+
+def test_it_is_a_recipes_data_source(folder):
+    pattern = str(folder / "part-[01].parquet")
+    arguments = {"train": pattern, "validation": str(folder / "part-2.parquet"), "inputs": {"x": "x"}, "label": "y"}
+    splits = load(Data(source="emberline.data.parquet:parquet", arguments=arguments), None)
+    assert isinstance(splits, Splits)
+    assert (len(splits.train), len(splits.validation)) == (200, 100)
+
+
+def test_what_is_wrong_names_file_row_group_and_column(folder):
+    with pytest.raises(
+        EmberlineError, match=r"part-0.parquet: column 'z' is not there\nhint: it has x, words, image, y"
+    ):
+        ParquetRows([folder / "part-0.parquet"], {"z": "z"}, "y")
+    pq.write_table(pa.table({"x": [1.0, None], "y": [0, 1]}), folder / "holes.parquet", row_group_size=1)
+    with pytest.raises(EmberlineError, match=r"holes.parquet, row group 1: column 'x' has 1 empty values"):
+        ParquetRows([folder / "holes.parquet"], {"x": "x"}, "y")[1]
+    (folder / "text.parquet").write_text("no parquet")
+    with pytest.raises(EmberlineError, match=r"text.parquet: cannot be read as Parquet"):
+        ParquetRows([folder / "text.parquet"], {"x": "x"}, "y")
+    with pytest.raises(EmberlineError, match=r"row group 0: labels are of type double"):
+        ParquetRows([folder / "holes.parquet"], {"x": "y"}, "x")[0]
+    arguments = {"train": "nothing-*.parquet", "validation": "x", "inputs": {}, "label": "y"}
+    with pytest.raises(MissingFile, match=r"nothing-\*.parquet: a Parquet file is not there"):
+        load(Data(source="emberline.data.parquet:parquet", arguments=arguments), None)

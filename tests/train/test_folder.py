@@ -1,0 +1,29 @@
+"""Whose training a run's folder holds."""
+
+import pytest
+
+from emberline.errors import EmberlineError
+from emberline.recipe import load_recipe
+from emberline.train.folder import finished_manifest, prepare_folder
+
+
+def test_how_training_is_carried_out_may_change_but_not_what_it_computes(toy):
+    def recipe(*settings):
+        return load_recipe(toy.folder / "toy.yaml", settings)
+
+    first = prepare_folder(toy.run, recipe(), 77)
+    again = prepare_folder(toy.run, recipe("train.checkpoint_every_s=9", "train.max_restarts=1", "serve.workers=3"), 77)
+    assert again == first
+    changed = recipe("train.optimizer.learning_rate=0.5", "seed=4")
+    with pytest.raises(EmberlineError, match=r"\(seed: 3 → 4; train.optimizer.learning_rate: 0.01 → 0.5\)"):
+        prepare_folder(toy.run, changed, 77)
+    with pytest.raises(EmberlineError, match="another recipe"):
+        finished_manifest(toy.run, changed)
+    assert finished_manifest(toy.run, recipe()) is None
+
+
+def test_data_that_grew_between_two_starts_are_refused(toy):
+    recipe = load_recipe(toy.folder / "toy.yaml")
+    prepare_folder(toy.run, recipe, 77)
+    with pytest.raises(EmberlineError, match="had 77 rows when this run was started; now they are 78"):
+        prepare_folder(toy.run, recipe, 78)
