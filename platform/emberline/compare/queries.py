@@ -15,11 +15,12 @@ EXPOSURE_METRICS = {
 
 EXPOSED = """
 CREATE OR REPLACE TEMP TABLE exposed AS
-SELECT DISTINCT ON (request_id, shadow, variant)
-    request_id, unit, shadow, variant, served_variant, status, latency_ms, label, score, time_us
+SELECT request_id, any_value(unit) AS unit, shadow, variant, any_value(served_variant) AS served_variant,
+    any_value(status) AS status, any_value(latency_ms) AS latency_ms, any_value(label) AS label,
+    any_value(score) AS score, min(time_us) AS time_us  -- rows of one key are copies of one row: any is the one
 FROM read_parquet($files)
 WHERE experiment = $experiment AND config_version = $config_version AND time_us >= $since_us AND time_us < $until_us
-ORDER BY request_id, shadow, variant, time_us
+GROUP BY request_id, shadow, variant
 """
 
 UNITS = """
