@@ -18,7 +18,7 @@ from emberline.compress.target import this_machine
 from emberline.paper import write_paper
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog
-from emberline.train import finetune
+from emberline.train.finetune import finetune
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: nothing can be compiled ahead of time")
 

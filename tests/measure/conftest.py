@@ -37,7 +37,7 @@ def interpreted_artifact(folder: Path, hidden: int, max_batch: int = 16) -> Path
 @pytest.fixture(scope="session")
 def small_and_large(tmp_path_factory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("artifacts")
-    return interpreted_artifact(root / "small", 8), interpreted_artifact(root / "large", 4096)
+    return interpreted_artifact(root / "small", 8), interpreted_artifact(root / "large", 100_000)
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def test_rows_are_scored_by_the_package_itself(small_and_large, description):
     labels = np.arange(37) % 3
     truth = measure(candidates(small_and_large, description), (1,), rounds=1, inputs=(inputs,), labels=labels)
     loader, described = assets.handler_module("ember_packages"), description(small_and_large[0])
-    answers = loader.open_program(small_and_large[0], described["packages"][0], print)([inputs])[0].argmax(axis=1)
+    assets.handler_module("ember_preprocessing")
+    answers = loader.load(small_and_large[0], described, report=print)((inputs,))[0].argmax(axis=1)
     assert truth["small"].correct.tolist() == (answers == labels).astype(int).tolist()
     assert 0 < truth["small"].correct.sum() < 37
 
