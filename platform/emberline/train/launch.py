@@ -66,10 +66,10 @@ def launch(options: Launch) -> int:
         return 0
     counts(options, recipe)  # what cannot be used is refused before anything starts
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
-    print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGINT, _interrupted)
     try:
+        print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
         _train(options, recipe, run_id)
     except _Interrupted as signalled:
         print(f"stopped; what was done is saved in {path}, and the same command goes on from there", file=sys.stderr)
