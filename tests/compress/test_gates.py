@@ -76,16 +76,16 @@ def measured(name, ms, correct):
     return Measured(name, {"backend": "aoti", "precision": "fp32"}, (), 1_000_000, timings, correct)
 
 
-def verdict(candidate_ms, lost=0, **wanted):
+def verdict(candidate_ms, lost=0, stages=None, **wanted):
     baseline, candidate = rows(lost, 0, 1000)
-    notes = [("quantize", 1.0), ("export", 0.0)]
-    stages = [Done(name, Path(), 1.0, {"accuracy": accuracy}, cached=False) for name, accuracy in notes]
+    notes = stages or [("quantize", 1.0), ("export", 0.0)]
+    done = [Done(name, Path(), 1.0, {"accuracy": accuracy}, cached=False) for name, accuracy in notes]
     return judge(
         "int8",
         settings(**wanted),
         baseline=measured("fp32", (2.0, 4.0), baseline),
         candidate=measured("int8", candidate_ms, candidate),
-        stages=stages,
+        stages=done,
         machine="test",
     )
 
@@ -108,4 +108,17 @@ def test_a_speedup_below_its_gate_fails():
 def test_lost_accuracy_is_laid_at_the_door_of_the_stage_that_lost_it():
     judged = verdict((1.0, 1.0), lost=200, max_accuracy_drop=0.01)
     assert judged.failure.place == "int8, stage export"
+    assert "export lost 20.0 points" in judged.failure.hint
     assert judged.measurement.accuracy_drop == pytest.approx(0.2)
+
+
+def test_a_pruning_that_fine_tuning_repaired_is_not_blamed():
+    stages = [("prune", 0.3), ("batch_norm", 0.8), ("finetune", 0.99), ("quantize", 0.81), ("export", 0.0)]
+    judged = verdict((1.0, 1.0), lost=200, stages=stages, max_accuracy_drop=0.01)
+    assert judged.failure.place == "int8, stage quantize"
+
+
+def test_a_pruning_that_nothing_repaired_is_blamed():
+    stages = [("prune", 0.3), ("batch_norm", 0.7), ("finetune", 0.8), ("quantize", 0.8), ("export", 0.0)]
+    judged = verdict((1.0, 1.0), lost=200, stages=stages, max_accuracy_drop=0.01)
+    assert judged.failure.place == "int8, stage prune"

@@ -47,8 +47,11 @@ def write_report(folder: Path, recipe: Recipe, entries: Mapping[str, Entry], rec
 
     from emberline.compress.waterfall import waterfall_svg
 
+    before = {**content["artifacts"][content["baseline"]]["stages"][0], "stage": "trained"}
     svgs = {
-        name: waterfall_svg(entry["stages"]) for name, entry in content["artifacts"].items() if len(entry["stages"]) > 1
+        name: waterfall_svg([before, *entry["stages"]])
+        for name, entry in content["artifacts"].items()
+        if len(entry["stages"]) > 1
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(**content, svgs=svgs)

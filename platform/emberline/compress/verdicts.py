@@ -15,6 +15,8 @@ from emberline.measure import speedup
 from emberline.measure.session import Measured
 from emberline.recipe import Compress, Variant
 
+_REPAIRS = ("batch_norm", "finetune")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -71,7 +73,8 @@ def judge(
         machine=machine,
         warnings=(*also_warn, *candidate.skipped, *slower, *unsure),
     )
-    return Verdict(measurement, tuple(outcomes), _failure(name, outcomes, stages, measurement.accuracy))
+    failure = _failure(name, outcomes, stages, trained=float(reference.mean()), accuracy=measurement.accuracy)
+    return Verdict(measurement, tuple(outcomes), failure)
 
 
 def _outcomes(
@@ -94,17 +97,27 @@ def _outcomes(
     return outcomes
 
 
-def _failure(name: str, outcomes: Sequence[Outcome], stages: Sequence[Done], accuracy: float) -> StageFailed | None:
-    """The first failed gate, with the stage that lost it."""
+def _failure(
+    name: str, outcomes: Sequence[Outcome], stages: Sequence[Done], *, trained: float, accuracy: float
+) -> StageFailed | None:
+    """The first failed gate, with the stage that lost it; `trained` and `accuracy` are those before and after all."""
     failed = next((one for one in outcomes if one.verdict == "failed"), None)
     if failed is None:
         return None
     stage, hint = "export", "other stages or a looser gate; the stages already done are reused"
     if failed.gate == "max_accuracy_drop":
-        accuracies = [(one.name, float(one.note["accuracy"])) for one in stages[:-1]] + [("export", accuracy)]
-        stage, lost = gates.lost_by(accuracies)
+        stage, lost = gates.lost_by([("trained", trained), *_settled(stages), ("export", accuracy)])
         hint = f"{stage} lost {100 * lost:.1f} points, more than any other stage; ease it or fine-tune longer after it"
     return StageFailed(f"{name}, stage {stage}", f"gate {failed.gate} failed: {failed.text}", hint=hint)
+
+
+def _settled(stages: Sequence[Done]) -> list[tuple[str, float]]:
+    """Accuracy after each stage but the export; what repairs a stage counts as a part of it."""
+    settled: list[tuple[str, float]] = []
+    for one in stages[:-1]:
+        name = settled.pop()[0] if settled and one.name in _REPAIRS else one.name
+        settled.append((name, float(one.note["accuracy"])))
+    return settled
 
 
 def _scored(measured: Measured) -> NDArray[np.int64]:
