@@ -18,7 +18,7 @@ def print_table(measured: Mapping[str, Measured], baseline: str, console: Consol
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    table.add_column("artifact", no_wrap=True)
+    table.add_column("artifact", overflow="fold")  # paths may be long: the numbers stay whole
     table.add_column("package", no_wrap=True)
     for column in ("MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):
         table.add_column(column, justify="right", no_wrap=True)
