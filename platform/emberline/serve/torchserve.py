@@ -125,6 +125,7 @@ def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
         cwd=setup.work / "cwd",  # the class path contains `.`: nothing but our own empty folder may be found there
         env=config.environment(os.environ, work=setup.work, threads=setup.settings.threads),
         log=setup.java_log,
+        grace_s=2.0,  # of the parent's death: nobody is left who could route to it
     )
 
 

@@ -24,7 +24,7 @@ from emberline.storage import write_bytes
 from emberline.up.sabotage import kill_worker_half_way
 from emberline.up.settings import Settings, archives, build_steps
 from emberline.up.stack import stack_file, stop_running
-from emberline.up.verbs import command, run_verb, start_verb, tail
+from emberline.up.verbs import ORPHAN_GRACE_S, command, run_verb, start_verb, tail
 
 _TERMINAL = ("Shipped", "RolledBack", "Invalid")
 _STACK_TIMEOUT_S = 240.0
@@ -88,7 +88,7 @@ def _train(demo: Demo, arguments: list[object]) -> str:
     """Trains, with one worker killed half-way; a finished run of the same recipe is reused and nobody is killed."""
     events_path = demo.settings.runs / demo.recipe.run / "log.jsonl"
     seen = len(read_events(events_path))
-    training = start(command("train", *arguments), name="train")
+    training = start(command("train", *arguments), name="train", grace_s=ORPHAN_GRACE_S)
     try:
         killed_at = kill_worker_half_way(training, events_path, seen, demo.recipe.train.epochs, demo.log)
         code = training.wait()

@@ -8,6 +8,8 @@ from pathlib import Path
 from emberline.errors import StageFailed
 from emberline.process import Child, start
 
+ORPHAN_GRACE_S = 1.5  # verbs start verbs that start java: the graces of all three add up to less than 10 s
+
 
 def command(verb: str, *arguments: object) -> list[str]:
     """The verb with this very interpreter, so that an environment need not be activated."""
@@ -20,7 +22,7 @@ def run_verb(verb: str, *arguments: object) -> None:
     Raises:
         StageFailed: it exited with something but 0; its own error stands above.
     """
-    child = start(command(verb, *arguments), name=verb)
+    child = start(command(verb, *arguments), name=verb, grace_s=ORPHAN_GRACE_S)
     try:
         code = child.wait()
     except BaseException:
@@ -34,7 +36,7 @@ def run_verb(verb: str, *arguments: object) -> None:
 
 def start_verb(verb: str, *arguments: object, log: Path) -> Child:
     log.parent.mkdir(parents=True, exist_ok=True)
-    return start(command(verb, *arguments), name=verb, log=log, grace_s=8)
+    return start(command(verb, *arguments), name=verb, log=log, grace_s=ORPHAN_GRACE_S)
 
 
 def tail(log: Path, lines: int = 12) -> str:
