@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
@@ -27,6 +27,7 @@ from emberline.train.preemption import PREEMPTED
 from emberline.train.show import Follow
 
 _LOCAL_HOST = "127.0.0.1"
+_STORE_TRIES = 3
 _STORE_START_S = 60.0
 _MONITOR_S = 0.1
 # the store is a process of its own; a lost node is noticed in seconds, not in torchrun's default minute
@@ -131,7 +132,23 @@ def _max_restarts(options: Launch, recipe: Recipe) -> int:
     return recipe.train.max_restarts if options.max_restarts is None else options.max_restarts
 
 
+class _StoreEnded(StageFailed):
+    """The rendezvous store's process ended before it listened."""
+
+
 def _start_store(stack: ExitStack) -> str:
+    """Starts the rendezvous store; again on another port where somebody else took the free one in between.
+
+    Raises:
+        StageFailed: it ended three times, or did not listen in time.
+    """
+    for _ in range(_STORE_TRIES - 1):
+        with suppress(_StoreEnded):
+            return _try_store(stack)
+    return _try_store(stack)
+
+
+def _try_store(stack: ExitStack) -> str:
     port = process.free_port()
     command = [sys.executable, "-m", "emberline.cli", "rendezvous", "--host", _LOCAL_HOST, "--port", str(port)]
     store = process.start(command, name="rendezvous store", log=Path(os.devnull), grace_s=1.0)
@@ -139,7 +156,7 @@ def _start_store(stack: ExitStack) -> str:
 
     def listens() -> bool:
         if (code := store.poll()) is not None:
-            raise StageFailed("rendezvous store", f"ended with code {code}", hint="emberline rendezvous shows why")
+            raise _StoreEnded("rendezvous store", f"ended with code {code}", hint="emberline rendezvous shows why")
         with socket.socket() as probe:
             return probe.connect_ex((_LOCAL_HOST, port)) == 0
 
