@@ -11,6 +11,7 @@ Run as a script it reads such a question from standard input, probes one package
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import select
@@ -237,6 +238,7 @@ def _answer_and_exit(
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        faulthandler.disable()  # a missing instruction is an answer here: no stack of the parent's on its terminal
         os.environ["TMPDIR"] = scratch
         torch.set_num_threads(1)
         os.write(write, _describe_probe(folder, described, package))
