@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a failure a user can act on (printed as `error:` and `hint
 some other way it declares itself (training ended by a preemption notice).
 """
 
-import contextlib
 import sys
 
 from cyclopts import App
@@ -68,8 +67,7 @@ def main() -> None:
 def _load_help() -> None:
     """Loads all verbs' modules, whose docstrings the list of verbs shows; they are light, stages load when called."""
     for verb in VERBS:
-        with contextlib.suppress(ImportError):
-            app[verb]
+        app[verb]
 
 
 def _print_error(text: str, hint: str | None) -> None:

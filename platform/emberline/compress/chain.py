@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emberline.compress.plan import FUNCTIONS, Step
+from emberline.compress.plan import FUNCTIONS, STATE, Step
 from emberline.runlog import RunLog
 
 if TYPE_CHECKING:
     from emberline.compress.context import Context
     from emberline.compress.state import State
 
-STATE = "state.json"
 _KEPT = 40  # folders of the cache that outlive the runs which used them
 
 

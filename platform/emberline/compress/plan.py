@@ -20,6 +20,7 @@ from emberline.paper import digest_of
 from emberline.recipe import Compress, Export, Prune, Quantize, Recipe, Section, Variant
 
 _PACKAGE = Path(emberline.__file__).parent
+STATE = "state.json"  # what a finished step leaves in its folder of the cache
 _LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime")
 
 # step → module and function that does it; loaded when it has to run

@@ -8,7 +8,8 @@ from typing import Any
 
 from emberline.artifact import DESCRIPTION, PROBE, Artifact, Package, read_artifact, to_json
 from emberline.artifact import ChannelEdit as Edit
-from emberline.compress.chain import STATE, Done
+from emberline.compress.chain import Done
+from emberline.compress.plan import STATE
 from emberline.errors import EmberlineError
 from emberline.paper import Manifest, write_paper
 from emberline.recipe import Recipe

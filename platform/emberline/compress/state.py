@@ -17,8 +17,8 @@ from torch import nn
 
 from emberline import models, storage
 from emberline.artifact import PROBE, ChannelEdit, Package
-from emberline.compress.chain import STATE
 from emberline.compress.context import Context
+from emberline.compress.plan import STATE
 from emberline.recipe import Recipe
 
 WEIGHTS = "model.safetensors"
