@@ -29,8 +29,9 @@ def record(folder: Path) -> dict[str, object]:
     try:
         up = json.loads((folder / "state/up.json").read_text())
         commands = [line for line in up["curl"] if line.startswith("curl")]
+        # -f: an answer that is an error must not be recorded as the example
         answers = [
-            subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True) for line in commands
+            subprocess.run(["bash", "-c", line.replace("curl -s", "curl -sf")], check=True, capture_output=True, text=True) for line in commands
         ]
         comparison = run(folder, "compare", f"state/experiments/{up['experiment']}.yaml")
     finally:

@@ -2,6 +2,7 @@
 
     EmberlineError            a fact, its place, what was got and required, and a hint; the command line exits with 1
     ├── InvalidSetting        a value of a recipe, an experiment or an option that cannot be used
+    │   ├── InvalidFile       a file of settings that cannot be read at all
     │   ├── InvalidCombination  values that are fine alone and break a rule together
     │   └── UnknownKey        a key no model knows; names the nearest one that is known
     ├── MissingFile           a file or folder that should be there
@@ -43,6 +44,14 @@ class InvalidSetting(EmberlineError):
     def __init__(self, place: str | Path, key: str, got: object, required: str, *, hint: str | None = None) -> None:
         self.key, self.got, self.required = key, got, required
         super().__init__(f"{key} is {got!r}; {required} is required", place=place, hint=hint)
+
+
+class InvalidFile(InvalidSetting):
+    """A file of settings that cannot be read at all."""
+
+    def __init__(self, path: str | Path, fact: str, *, hint: str | None = None) -> None:
+        EmberlineError.__init__(self, fact, place=path, hint=hint)
+        self.key, self.got, self.required = "the file", fact, "a file that can be read"
 
 
 class InvalidCombination(InvalidSetting):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, UnknownKey
+from emberline.errors import InvalidCombination, InvalidFile, InvalidSetting, MissingFile, UnknownKey
 from emberline.paper import digest_of
 
 _REFERENCE, _NAME, _VERSION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", r"^\d+(\.\d+)*$"
@@ -221,9 +221,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidSetting(path, "the file", str(error).replace("\n", " "), "YAML") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the encoding"
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise InvalidFile(path, f"no YAML: {where}: {problem}", hint="plain YAML in UTF-8 is read") from error
     if not isinstance(raw, dict):
-        raise InvalidSetting(path, "the file", type(raw).__name__, "a YAML mapping of keys to values")
+        got = "empty" if raw is None else f"a {type(raw).__name__}"
+        raise InvalidFile(path, f"the file is {got}; a YAML mapping of keys to values is required")
     return raw
 
 
@@ -240,12 +244,19 @@ def overlay(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
             node = node.setdefault(part, {}) if isinstance(node, dict) else _list_item(node, part, key)
         if isinstance(node, list):
             _list_item(node, last, key)
-            node[int(last)] = yaml.safe_load(text)
+            node[int(last)] = _value(text, setting)
         elif isinstance(node, dict):
-            node[last] = yaml.safe_load(text)
+            node[last] = _value(text, setting)
         else:
             raise InvalidSetting("--set", key, node, "a mapping or list above the last key")
     return result
+
+
+def _value(text: str, setting: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSetting("--set", "value", setting, "YAML after the equals sign") from error
 
 
 def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
@@ -273,8 +284,20 @@ def _invalid(place: Path, key: str, error: Mapping[str, Any]) -> InvalidSetting:
     if kind == "union_tag_invalid":
         field = str(context["discriminator"]).strip("'")
         return InvalidSetting(place, f"{key}.{field}", context["tag"], f"one of {context['expected_tags']}")
-    required = message.removeprefix("Input should be ").partition(", unable to parse")[0]
-    return InvalidSetting(place, key, got, required)
+    return InvalidSetting(place, key, got, _required(kind, message, context))
+
+
+def _required(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """What pydantic asks for, without its own words for containers and models."""
+    if kind == "too_short":
+        return f"at least {context['min_length']} of them"
+    if kind == "too_long":
+        return f"at most {context['max_length']} of them"
+    if kind in {"model_type", "dict_type", "dataclass_type"}:
+        return "a mapping of keys to values"
+    if kind in {"tuple_type", "list_type"}:
+        return "a list"
+    return message.removeprefix("Input should be ").partition(", unable to parse")[0].removesuffix(" is required")
 
 
 def _list_item(node: Any, part: str, key: str) -> Any:

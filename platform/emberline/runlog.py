@@ -31,7 +31,7 @@ class RunLog:
 
     def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
         self.path = path
-        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, emoji=False)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
 

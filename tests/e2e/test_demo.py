@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import four_free_ports
 
-from emberline.errors import EmberlineError
 from emberline.process import free_port, require_free_port, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
@@ -39,18 +39,6 @@ class Demo:
 
     def stages(self) -> dict[str, str]:
         return {row["stage"]: row["outcome"] for row in json.loads((self.folder / "report/demo.json").read_text())}
-
-
-def four_free_ports() -> int:
-    """First of four neighbouring ports that nobody listens on."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + 4):
-                require_free_port(port, "a test")
-        except EmberlineError:  # one of them is taken: look on
-            continue
-        return first
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def _load_help() -> None:
 
 
 def _print_error(text: str, hint: str | None) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"error: {text}", markup=False)
     if hint:
         console.print(f"hint: {hint}", markup=False)

@@ -24,7 +24,7 @@ def compare(
     from emberline.compare.table import render
     from emberline.compare.verb import compare_experiments
 
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 110
     for look, page in compare_experiments(experiment, data, report, experiments):

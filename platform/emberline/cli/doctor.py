@@ -10,7 +10,7 @@ def doctor() -> int:
 
     from emberline.doctor.checks import CHECKS
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     findings = [check() for check in CHECKS]
     for finding in findings:
         mark = "ok  " if not finding.costs else ("LACK" if finding.required else "less")

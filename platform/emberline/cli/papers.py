@@ -10,7 +10,7 @@ from emberline.paper import MANIFEST, Manifest, verify_paper
 _EXPERIMENT = "Experiment"
 
 
-def describe(path: Path) -> list[str]:
+def describe(path: Path, keys: Path) -> list[str]:
     """Lines for the paper at a path.
 
     Raises:
@@ -21,7 +21,7 @@ def describe(path: Path) -> list[str]:
     if (path / MANIFEST).is_file():
         return _manifest_lines(path, verify_paper(path))
     if path.suffix == ".mar" and path.is_file():
-        return _archive_lines(path)
+        return _archive_lines(path, keys)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return _yaml_lines(path)
     if not path.exists():
@@ -56,13 +56,30 @@ def _facts(facts: dict[str, Any]) -> list[str]:
     return [f"  {key}  {value}" for key, value in facts.items()]
 
 
-def _archive_lines(path: Path) -> list[str]:
+def _signature(path: Path, keys: Path) -> str:
+    """Whose signature an archive has.
+
+    Raises:
+        AlteredArchive, AlteredSignature, WrongKey: it has one that does not hold.
+    """
+    from emberline import signing
+
+    public = keys / signing.PUBLIC_KEY
+    if not public.is_file():
+        return f"not checked: {public} is not there"
+    try:
+        return f"by key {signing.verify(path, public)[:16]}"
+    except signing.UnsignedArchive:
+        return "NO: serve refuses it"
+
+
+def _archive_lines(path: Path, keys: Path) -> list[str]:
     from emberline.archivefile import read_archive
 
     if not zipfile.is_zipfile(path):
         raise EmberlineError("this is no archive: not a zip file", place=path, hint="emberline archive makes archives")
     info = read_archive(path)
-    lines = [f"archive {info.model} {info.version}", f"  path     {path}"]
+    lines = [f"archive {info.model} {info.version}", f"  path     {path}", f"  signed   {_signature(path, keys)}"]
     if info.artifact is None or info.lineage is None:
         return [*lines, "  made by another tool: no artifact, no lineage"]
     packages = [f"    {p.backend} {p.precision} up to {p.max_batch} rows  {p.file}" for p in info.artifact.packages]

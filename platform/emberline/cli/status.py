@@ -14,4 +14,4 @@ def status(*, state: Path = Path("state")) -> None:
     from emberline.up.status import status_lines
 
     for line in status_lines(state):
-        Console(soft_wrap=True, highlight=False).print(line, markup=False)
+        Console(soft_wrap=True, highlight=False, emoji=False).print(line, markup=False)

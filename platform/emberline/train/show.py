@@ -37,7 +37,7 @@ class Show:
     """Shows events as they come: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
         self._stack = ExitStack()
         self._advance: Advance | None = None
         self._shown = 0

@@ -23,12 +23,12 @@ from emberline.runlog import RunLog, read_events
 from emberline.storage import write_bytes
 from emberline.up.sabotage import kill_worker_half_way
 from emberline.up.settings import Settings, archives, build_steps
-from emberline.up.stack import stack_file, stop_running
+from emberline.up.stack import require_free_ports, stack_file, stop_running
 from emberline.up.verbs import ORPHAN_GRACE_S, command, run_verb, start_verb, tail
 
 _TERMINAL = ("Shipped", "RolledBack", "Invalid")
 _STACK_TIMEOUT_S = 240.0
-_RATE = 120
+_RATE = 60
 _UNITS = 6000
 _SEED = 1
 
@@ -64,6 +64,7 @@ def run_demo(settings: Settings, report: Path, *, keep: bool) -> None:
     archives(recipe, settings.store)
     if stop_running(settings.state):
         log.say("an earlier stack was up; it is stopped now")
+    require_free_ports(settings)  # said before minutes of training, not after
     demo = Demo(settings, recipe, report, keep, log)
     train, compress, archive = build_steps(settings, ())
     demo.stage("train", lambda: _train(demo, train[1]))
@@ -119,8 +120,8 @@ def _compressed(demo: Demo) -> str:
     for name in demo.recipe.archive.versions if demo.recipe.archive else ():
         measured = orjson.loads((folder / name / "artifact.json").read_bytes())["measurement"]
         speed = f", {measured['speedup']:.2f}x" if measured["speedup"] else ""
-        slower = " (SLOWER than the baseline)" if measured["speedup"] and measured["speedup"] < 1 else ""
-        parts.append(f"{name} {measured['accuracy']:.3f}, {measured['size_bytes'] / 1e6:.2f} MB{speed}{slower}")
+        warned = "".join(f" ({warning})" for warning in measured["warnings"])
+        parts.append(f"{name} {measured['accuracy']:.3f}, {measured['size_bytes'] / 1e6:.2f} MB{speed}{warned}")
     return "; ".join(parts)
 
 
@@ -135,6 +136,7 @@ def _stack(demo: Demo) -> Iterator[Child]:
     folders = ["--runs", s.runs, "--store", s.store, "--keys", s.keys, "--data", s.data, "--state", s.state]
     ports = ["--port", s.port, "--serve-port", s.serve_port, "--dashboard-port", s.dashboard_port]
     stack_file(s.state).unlink(missing_ok=True)
+    s.log("up").unlink(missing_ok=True)  # what is shown and told of must be of this stack
     child = start_verb("up", s.recipe, *folders, *ports, "--no-build", "--fresh", log=s.log("up"))
     try:
         yield child
@@ -153,15 +155,21 @@ def _wait_for_stack(demo: Demo, stack: Child) -> str:
     deadline = time.monotonic() + _STACK_TIMEOUT_S
     told = 0
     while not ready.is_file():
-        lines = log.read_text().splitlines() if log.is_file() else []
-        for line in lines[told:]:
-            demo.log.console.print(line, markup=False)
-        told = len(lines)
+        told = _show_from(log, told, demo.log)
         if stack.poll() is not None or time.monotonic() > deadline:
             raise StageFailed("up", f"the stack did not come up\n{tail(log)}", hint=f"all of its log: {log}")
         time.sleep(0.2)
+    _show_from(log, told, demo.log)
     served = orjson.loads((demo.settings.state / "serve.json").read_bytes())["models"]
     return "; ".join(f"{model} {', '.join(versions)}" for model, versions in served.items()) + " behind Envoy"
+
+
+def _show_from(log: Path, told: int, runlog: RunLog) -> int:
+    """Prints the lines of a log that were not told yet; returns how many there are."""
+    lines = log.read_text().splitlines() if log.is_file() else []
+    for line in lines[told:]:
+        runlog.console.print(line, markup=False)
+    return len(lines)
 
 
 def _compete(demo: Demo, experiment: Experiment) -> str:

@@ -22,6 +22,7 @@ def curl_lines(settings: Settings, recipe: Recipe) -> list[str]:
     assert recipe.archive is not None  # noqa: S101 - the stack was started with archives
     base, model = f"http://127.0.0.1:{settings.port}", recipe.archive.model
     head = "curl -s -H 'x-unit-id: you'"
+    as_json = "-H 'content-type: application/json'"
     inputs = recipe.preprocessing.inputs
     if inputs[0].kind == "image":
         lines = [f"{head} --data-binary @photo.jpg -H 'content-type: image/jpeg' {base}/predictions/{model}"]
@@ -29,8 +30,8 @@ def curl_lines(settings: Settings, recipe: Recipe) -> list[str]:
         plain = orjson.dumps({spec.name: example_value(spec) for spec in inputs}).decode()
         infer = orjson.dumps({"inputs": [_oip(spec) for spec in inputs]}).decode()
         lines = [
-            f"{head} {base}/predictions/{model} -d '{plain}'",
-            f"{head} {base}/v2/models/{model}/infer -d '{infer}'",
+            f"{head} {as_json} {base}/predictions/{model} -d '{plain}'",
+            f"{head} {as_json} {base}/v2/models/{model}/infer -d '{infer}'",
         ]
     return [*lines, f"page: {base}/dashboard/"]
 

@@ -18,7 +18,7 @@ from emberline.up.settings import (
     route_arguments,
     serve_arguments,
 )
-from emberline.up.stack import Service, Stack, claim, publish, stop_signals
+from emberline.up.stack import Service, Stack, claim, publish, stop_signals, terminable
 from emberline.up.verbs import run_verb
 
 
@@ -35,11 +35,17 @@ def up(settings: Settings, overrides: tuple[str, ...] = (), *, build: bool = Tru
     log = RunLog(settings.state / "up.jsonl")
     recipe = load_recipe(settings.recipe, overrides)
     archives(recipe, settings.store)  # no archive section: said before an hour of training, not after
-    with claim(settings), stop_signals() as stop:
+    with claim(settings):
         if build:
-            for verb, arguments in build_steps(settings, overrides):
-                run_verb(verb, *arguments)
-        experiment = _place_experiment(settings, recipe, log, fresh=fresh)
+            with terminable():  # Ctrl-C ends the verb that runs, and this one
+                for verb, arguments in build_steps(settings, overrides):
+                    run_verb(verb, *arguments)
+        _run_stack(settings, recipe, log, fresh=fresh)
+
+
+def _run_stack(settings: Settings, recipe: Recipe, log: RunLog, *, fresh: bool) -> None:
+    experiment = _place_experiment(settings, recipe, log, fresh=fresh)
+    with stop_signals() as stop:
         stack = Stack(settings, log)
         started = time.monotonic()
         try:

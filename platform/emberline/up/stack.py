@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -116,6 +117,12 @@ def running(state: Path) -> dict[str, Any] | None:
     return facts
 
 
+def require_free_ports(settings: Settings) -> None:
+    """Raises when somebody listens on a port that the stack will need."""
+    for port in (settings.port, settings.dashboard_port, *range(settings.serve_port, settings.serve_port + 4)):
+        require_free_port(port, "emberline up")
+
+
 @contextmanager
 def claim(settings: Settings) -> Iterator[None]:
     """Makes sure that ports are free and no other stack runs from this state folder.
@@ -127,8 +134,7 @@ def claim(settings: Settings) -> Iterator[None]:
         raise EmberlineError(
             f"a stack is up already (pid {facts['pid']})", place=settings.state, hint="emberline down stops it"
         )
-    for port in (settings.port, settings.dashboard_port, *range(settings.serve_port, settings.serve_port + 4)):
-        require_free_port(port, "emberline up")
+    require_free_ports(settings)
     try:
         yield
     finally:
@@ -140,6 +146,20 @@ def publish(settings: Settings, **facts: object) -> None:
     me = psutil.Process()
     content = {"pid": me.pid, "created": me.create_time(), "address": f"http://127.0.0.1:{settings.port}", **facts}
     storage.write_bytes(stack_file(settings.state), orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Has SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that children are stopped on the way out."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
