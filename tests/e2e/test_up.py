@@ -102,9 +102,8 @@ def test_its_printed_lines_answer_and_down_stops_it(up: Up, started: "subprocess
     assert page.returncode == 0
     assert b"<html" in page.stdout
     children = psutil.Process(started.pid).children(recursive=True)
-    down = subprocess.run(
-        [sys.executable, "-m", "emberline.cli", "down"], cwd=up.folder, capture_output=True, check=False
-    )
+    down = [sys.executable, "-m", "emberline.cli", "down"]
+    done = subprocess.run(down, cwd=up.folder, capture_output=True, check=False)
     assert done.stdout.strip() == b"stopped"
     assert started.wait(timeout=5) == 0
     assert not psutil.wait_procs(children, timeout=GONE_WITHIN_S)[1]
