@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from emberline import process
-from emberline.errors import EmberlineError, StageFailed
+from emberline.errors import EmberlineError, InvalidSetting, StageFailed
 
 # a parent that starts, under a keeper, a child that starts a grandchild in a session of its own; each writes its pid
 PARENT = """
@@ -161,6 +161,12 @@ def test_port_in_use_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(EmberlineError, match=f"port {port} is in use; the test needs it"):
             process.require_free_port(port, "the test")
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_number_that_is_no_port_is_refused(port):
+    with pytest.raises(InvalidSetting, match=f"the port is {port}; a number from 0 to 65535 is required"):
+        process.require_free_port(port, "the test")
 
 
 def test_free_port_can_be_bound():

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from emberline import signing
+from emberline.process import free_port
 
 TIMEOUT_S = 150
 
@@ -48,6 +49,12 @@ def test_port_in_use_is_told_before_anything_starts(start, archives):
         port = taken.getsockname()[1]
         output = refused(start("--port", str(port), *archives, ports=False))
     assert f"port {port} is in use; TorchServe's inference API needs it" in output
+
+
+def test_two_equal_ports_are_told_before_anything_starts(start, archives):
+    port = str(free_port())
+    output = refused(start("--port", port, "--health-port", port, *archives, ports=False))
+    assert f"--health-port: port {port} is also --port's; each needs its own" in output
 
 
 def test_one_version_in_two_archives_is_refused(start, tmp_path, archives, keys, make_archive):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
-from emberline.errors import EmberlineError, StageFailed
+from emberline.errors import EmberlineError, InvalidSetting, StageFailed
 
 T = TypeVar("T")
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -135,7 +135,9 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def require_free_port(port: int, what: str, host: str = "127.0.0.1") -> None:
-    """Raises a clear error when somebody else listens on `host:port`."""
+    """Raises a clear error when somebody else listens on `host:port`, or when `port` is no port number."""
+    if not 0 <= port < 1 << 16:
+        raise InvalidSetting(what, "the port", port, "a number from 0 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from emberline import process, storage
+from emberline.errors import InvalidCombination
 from emberline.recipe import Serve
 from emberline.runlog import RunLog, warn
 from emberline.serve import health, instance, torchserve
@@ -22,6 +23,12 @@ from emberline.serve.supervisor import Supervisor
 
 STATE_FILE = "serve.json"
 _LOOPBACK = ("127.0.0.1", "localhost")
+_OPTIONS = {
+    "inference": "--port",
+    "management": "--management-port",
+    "metrics": "--metrics-port",
+    "health": "--health-port",
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,9 @@ def _choose(wanted: Ports, host: str) -> Ports:
 
     Raises:
         EmberlineError: one is in use.
+        InvalidCombination: two are the same.
     """
+    _require_different(wanted)
 
     def choose(port: int, what: str, host: str = "127.0.0.1") -> int:
         if port == 0:
@@ -143,6 +152,18 @@ def _choose(wanted: Ports, host: str) -> Ports:
         metrics=choose(wanted.metrics, "TorchServe's metrics API"),
         health=choose(wanted.health, "the health port"),
     )
+
+
+def _require_different(wanted: Ports) -> None:
+    """TorchServe itself would tell two equal ports by a stack of Java's, when all the rest is up."""
+    options: dict[int, str] = {}
+    for field in fields(wanted):
+        port, option = getattr(wanted, field.name), _OPTIONS[field.name]
+        if port and port in options:
+            raise InvalidCombination(
+                "emberline serve", option, f"port {port} is also {options[port]}'s; each needs its own"
+            )
+        options[port] = option
 
 
 def _log_folder(state: Path) -> Path:
