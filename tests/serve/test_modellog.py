@@ -24,6 +24,31 @@ def test_last_traceback_of_one_version_is_found(tmp_path):
     ]
 
 
+def test_a_model_that_could_not_be_loaded_tells_why_and_not_how_its_worker_died(tmp_path):
+    lines = [
+        "Failed to load model digits, exception lost in an earlier try",
+        "Backend worker process died.",
+        "RuntimeError: 500 - Unknown exception",
+        "Failed to load model digits, exception cannot init",
+        "Traceback (most recent call last):",
+        "RuntimeError: cannot init",
+        "Backend worker process died.",
+        "Traceback (most recent call last):",
+        "RuntimeError: 500 - Unknown exception",
+    ]
+    log = tmp_path / "model.log"
+    log.write_text("".join(f"2026-01-01T10:00:00,000 INFO  W-9000-digits_1.0-stdout {line}\n" for line in lines))
+    assert modellog.last_words(log, "digits", "1.0").splitlines() == lines[3:6]
+
+
+def test_a_failure_to_load_does_not_hide_a_later_death(tmp_path):
+    lines = ["Failed to load model digits, exception x", "Backend worker process died.", "Torch worker started."]
+    lines += ["Backend worker process died.", "KeyError: 1"]
+    log = tmp_path / "model.log"
+    log.write_text("".join(f"2026-01-01T10:00:00,000 INFO  W-9000-digits_1.0-stdout {line}\n" for line in lines))
+    assert modellog.last_words(log, "digits", "1.0").splitlines() == lines[3:]
+
+
 def test_version_without_a_traceback_gives_its_output(tmp_path):
     log = tmp_path / "model.log"
     log.write_text(LOG)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 # e.g. `2026-11-22T20:46:39,337 INFO  W-9002-digits_1.1-stdout Traceback (most recent call last):`
 _LINE = re.compile(r"^\S+ \w+ +W-(?P<worker>\d+)-(?P<name>.+)-(?:stdout|stderr) (?P<text>.*)$")
-_DIED = ("Backend worker process died", "Failed to load model", "Load model ")
+_NOT_LOADED = ("Failed to load model", "Load model ")
+_DIED = "Backend worker process died"
 _READ_BYTES = 1 << 20
 
 
@@ -29,8 +30,21 @@ def last_words(path: Path, model: str, version: str, *, since: int = 0, lines: i
     found = [m for line in text.splitlines() if (m := _LINE.match(line)) and m["name"] == f"{model}_{version}"]
     if not found:
         return ""
-    deaths = [m for m in found if m["text"].startswith(_DIED)]
+    deaths = [m for m in found if m["text"].startswith((_DIED, *_NOT_LOADED))]
     worker = (deaths or found)[-1]["worker"]
     said = [m["text"] for m in found if m["worker"] == worker]
-    begin = max((i for i, line in enumerate(said) if line.startswith(_DIED)), default=0)
-    return "\n".join(said[begin:][-lines:])
+    return "\n".join(_last_failure(said)[-lines:])
+
+
+def _last_failure(said: list[str]) -> list[str]:
+    """From what one worker said: why its last process failed.
+
+    A process that cannot load says why, and then dies of "500 - Unknown exception", which would hide it.
+    """
+    died = [i for i, line in enumerate(said) if line.startswith(_DIED)]
+    failed = [i for i, line in enumerate(said) if line.startswith(_NOT_LOADED)]
+    if failed and (not died or failed[-1] > died[-1]):
+        return said[failed[-1] :]
+    if failed and (len(died) == 1 or failed[-1] > died[-2]):
+        return said[failed[-1] : died[-1]]
+    return said[died[-1] if died else 0 :]
