@@ -128,6 +128,37 @@ def test_the_private_key_is_its_owners_alone(tmp_path):
     assert refused.value.hint == f"chmod 600 {pair.private}"
 
 
+def test_a_lost_public_key_is_derived_from_the_private_one_and_said(archive, keys, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(keys.private.parent, mine)
+    before = (mine / signing.PUBLIC_KEY).read_bytes()
+    (mine / signing.PUBLIC_KEY).unlink()
+    said = []
+    pair = signing.ensure_keys(mine, said.append)
+    assert pair.public.read_bytes() == before
+    assert signing.verify(archive, pair.public) == keys.fingerprint
+    assert "derived from" in said[0]
+    assert signing.ensure_keys(mine, said.append) == pair
+    assert len(said) == 1
+
+
+def test_a_public_key_alone_makes_no_pair(tmp_path):
+    pair = signing.create_keys(tmp_path)
+    pair.private.unlink()
+    with pytest.raises(MissingFile, match=r"signing\.key") as missing:
+        signing.ensure_keys(tmp_path, print)
+    assert "another folder" in missing.value.hint
+
+
+def test_no_public_key_is_derived_from_what_is_no_private_key(tmp_path):
+    pair = signing.create_keys(tmp_path)
+    pair.public.unlink()
+    pair.private.write_text("not a key")
+    with pytest.raises(InvalidKey):
+        signing.ensure_keys(tmp_path, print)
+    assert not pair.public.exists()
+
+
 def test_a_key_pair_is_never_replaced(tmp_path):
     pair = signing.create_keys(tmp_path)
     before = pair.private.read_bytes()

@@ -9,12 +9,16 @@ import binascii
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emberline import storage
 from emberline.errors import EmberlineError, MissingFile
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 PRIVATE_KEY = "signing.key"
 PUBLIC_KEY = "signing.pub"
@@ -107,9 +111,53 @@ def create_keys(folder: Path) -> Keys:
         )
         file.flush()
         os.fsync(descriptor)
-    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = _pem(key.public_key())
     storage.write_bytes(public, pem)
     return Keys(private, public, hashlib.sha256(pem).hexdigest())
+
+
+def ensure_keys(folder: Path, say: Callable[[str], None]) -> Keys:
+    """The key pair of a folder: made where there is none, its public half derived where only that is missing.
+
+    Raises:
+        MissingFile: only the public half is there; a private key cannot be made from it.
+        InvalidKey: a file holds no usable key, or the private one can be read by others.
+    """
+    private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
+    if not private.exists() and not public.exists():
+        pair = create_keys(folder)
+        say(f"{pair.public}: made, key {pair.fingerprint[:16]}; keep {pair.private} to yourself")
+        return pair
+    if private.is_file() and not public.exists():
+        _require_private(private)
+        storage.write_bytes(public, _public_half(private))
+        say(f"{public}: was not there; derived from {private}, so what it signed before still verifies")
+    return read_keys(folder)
+
+
+def _public_half(private: Path) -> bytes:
+    """PEM of the public key that belongs to a private one.
+
+    Raises:
+        InvalidKey: the file holds no elliptic-curve private key.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    hint = "restore it from a copy, or make a new pair in another folder by `emberline keys --keys FOLDER`"
+    try:
+        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+        raise InvalidKey("holds no private key that can be read", place=private, hint=hint) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InvalidKey("is no elliptic-curve key", place=private, hint=hint)
+    return _pem(key.public_key())
+
+
+def _pem(key: "ec.EllipticCurvePublicKey") -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def read_keys(folder: Path) -> Keys:
@@ -121,7 +169,14 @@ def read_keys(folder: Path) -> Keys:
     """
     private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
     if not private.is_file():
-        raise MissingFile(private, "the private key", hint=f"emberline keys --keys {folder}")
+        lost = f"copy it to there; if it is lost, make a new pair in another folder than {folder}: emberline keys"
+        hint = lost if public.exists() else f"emberline keys --keys {folder}"
+        raise MissingFile(private, "the private key", hint=hint)
+    _require_private(private)
+    return Keys(private, public, fingerprint(public))
+
+
+def _require_private(private: Path) -> None:
     mode = private.stat().st_mode & 0o777
     if mode & 0o077:
         raise InvalidKey(
@@ -129,7 +184,6 @@ def read_keys(folder: Path) -> Keys:
             place=private,
             hint=f"chmod {_PRIVATE_MODE:o} {private}",
         )
-    return Keys(private, public, fingerprint(public))
 
 
 def fingerprint(public_key: Path) -> str:
@@ -150,8 +204,7 @@ def fingerprint(public_key: Path) -> str:
         raise InvalidKey("holds no public key", place=public_key, hint="emberline keys makes one") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidKey("is no elliptic-curve key", place=public_key, hint="emberline keys makes one")
-    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(pem).hexdigest()
+    return hashlib.sha256(_pem(key)).hexdigest()
 
 
 def signature_of(archive: Path) -> Path:

@@ -282,9 +282,11 @@ def test_the_verbs_make_keys_and_archives_and_verify_them(tmp_path):
     )
     made = emberline(tmp_path, "archive", "tiny.yaml")
     assert made.returncode == 0, made.stderr
-    assert "no key pair yet; one is made" in made.stderr
+    assert "keys/signing.pub: made, key" in made.stderr
     assert "store/tiny-1.0.mar: written" in made.stderr
     assert "reused" in emberline(tmp_path, "archive", "tiny.yaml").stderr
+    (tmp_path / "keys" / "signing.pub").unlink()
+    assert "keys/signing.pub: was not there; derived" in emberline(tmp_path, "archive", "tiny.yaml").stderr
     verified = emberline(tmp_path, "verify")
     assert verified.returncode == 0
     assert "store/tiny-1.0.mar: tiny 1.0, signed with key" in verified.stderr

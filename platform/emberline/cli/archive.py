@@ -30,9 +30,4 @@ def archive(
     path = find_recipe(recipe)
     loaded = load_recipe(path, settings)
     say = RunLog().say
-    if not (keys / signing.PRIVATE_KEY).exists() and not (keys / signing.PUBLIC_KEY).exists():
-        say(f"{keys}: no key pair yet; one is made (emberline keys)")
-        pair = signing.create_keys(keys)
-    else:
-        pair = signing.read_keys(keys)
-    archive_all(loaded, path, runs=runs, store=store, keys=pair, say=say)
+    archive_all(loaded, path, runs=runs, store=store, keys=signing.ensure_keys(keys, say), say=say)
