@@ -9,8 +9,10 @@ import orjson
 import pytest
 import yaml
 
+from emberline.assets import folder as shipped
 from emberline.compare.history import read_looks
-from emberline.compare.verb import compare_experiments
+from emberline.compare.verb import compare_experiments, find_experiment
+from emberline.errors import InvalidSetting
 from emberline.experiment import load_experiment, write_status
 
 
@@ -84,9 +86,27 @@ def test_no_data_is_no_error(made, tmp_path):
     path = tmp_path / "trial.yaml"
     path.write_text(yaml.safe_dump(made.document()))
     write_status(tmp_path, "trial", made.in_step(2, since=1e12).status)
+    (tmp_path / "data").mkdir()
     done = emberline("compare", path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "verdict: running" in done.stdout
+
+
+@pytest.mark.parametrize("option", [(), ("--data", "nosuch")])
+def test_a_folder_of_data_that_is_not_there_is_no_verdict(made, tmp_path, option):
+    path = tmp_path / "trial.yaml"
+    path.write_text(yaml.safe_dump(made.document()))
+    done = emberline("compare", path, *option, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the folder of exposures and outcomes is not there" in done.stderr
+    assert "emberline up" in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_recipe_is_told_from_an_experiment(tmp_path):
+    with pytest.raises(InvalidSetting, match="is 'a recipe'; an experiment is required") as refused:
+        find_experiment(shipped("recipes") / "digits.yaml", tmp_path)
+    assert refused.value.hint == f"emberline compare {shipped('recipes') / 'digits.experiment.yaml'}"
 
 
 def test_plan_says_units_days_and_pairs(tmp_path):

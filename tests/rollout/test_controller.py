@@ -19,6 +19,7 @@ from emberline.rollout.loop import Rollout
 from emberline.rollout.requests import request_path
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore
+from emberline.rollout.verb import run
 from emberline.runlog import RunLog, read_events
 
 RAMP = [
@@ -109,6 +110,22 @@ def steps(world):
     """Weights of the treatment in the order in which they were put in force."""
     treated = [line["status"]["weights"]["int8"] for line in read_audit(world.experiments, world.path.stem)]
     return [weight for index, weight in enumerate(treated) if index == 0 or weight != treated[index - 1]]
+
+
+def test_a_folder_of_experiments_that_is_not_there_is_an_error_and_not_made(tmp_path):
+    folder = tmp_path / "nosuch"
+    with pytest.raises(MissingFile, match="the folder of experiments is not there"):
+        run(
+            folder,
+            tmp_path,
+            route=None,
+            admin=None,
+            management=None,
+            interval="1s",
+            until_done=True,
+            namespace=None,
+        )
+    assert not folder.exists()
 
 
 def test_a_version_as_good_as_the_control_climbs_the_ramp_and_ships(world):

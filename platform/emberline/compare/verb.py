@@ -9,8 +9,9 @@ from emberline.compare.assessment import Assessment
 from emberline.compare.history import read_looks
 from emberline.compare.observe import observe
 from emberline.compare.report import write_report
-from emberline.errors import MissingFile
+from emberline.errors import InvalidSetting, MissingFile
 from emberline.experiment import Experiment, load_experiment, status_path
+from emberline.recipe import read_yaml
 
 
 def compare_experiments(
@@ -19,8 +20,11 @@ def compare_experiments(
     """Each experiment's assessment, with the page that was written for it.
 
     Raises:
-        MissingFile: no experiment was named and none runs.
+        MissingFile: no experiment was named and none runs, or the data's folder is not there.
     """
+    if not data.is_dir():
+        hint = "`emberline up` and `make demo` make it as they run; name another by --data"
+        raise MissingFile(data, "the folder of exposures and outcomes", hint=hint)
     found = tuple(paths) or tuple(sorted(experiments.glob("*.yaml")))
     if not found:
         hint = "`emberline up` starts the recipe's experiment; or name an Experiment file"
@@ -35,6 +39,7 @@ def compare_experiments(
 
 def find_experiment(path: Path, experiments: Path) -> tuple[Experiment, Path]:
     """An experiment with its status, and the folder that status is in: beside the file, else where rollout writes."""
+    _require_no_recipe(path)
     experiment = load_experiment(path)
     if status_path(path.parent, experiment.name).is_file():
         return experiment, path.parent
@@ -43,3 +48,15 @@ def find_experiment(path: Path, experiments: Path) -> tuple[Experiment, Path]:
         status = load_experiment(running).status
         return experiment.model_copy(update={"status": status}), experiments
     return experiment, path.parent
+
+
+def _require_no_recipe(path: Path) -> None:
+    """A recipe is easily given for its experiment: it lies beside it, and other verbs take it."""
+    if not path.is_file():
+        return
+    raw = read_yaml(path)
+    if "kind" in raw or not {"run", "model"} <= raw.keys():
+        return
+    named = raw.get("experiment")
+    hint = f"emberline compare {path.parent / str(named)}" if named else "it names no `experiment:`"
+    raise InvalidSetting(path, "the file", "a recipe", "an experiment", hint=hint)

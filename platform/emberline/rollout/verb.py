@@ -32,9 +32,14 @@ def run(
 
     Raises:
         InvalidSetting: the interval is no duration.
+        MissingFile: the folder of experiments is not there, and no cluster has them.
         EmberlineError: another controller has this folder.
     """
     interval_s = _duration(interval)
+    if namespace is None and not experiments.is_dir():
+        raise MissingFile(
+            experiments, "the folder of experiments", hint="`emberline up` makes it; name another by --experiments"
+        )
     log = RunLog(experiments.parent / "rollout.jsonl")
     store: Store = FolderStore(experiments)
     if namespace is not None:
