@@ -33,6 +33,7 @@ class InThread:
     """An asyncio server on a thread of its own."""
 
     def __init__(self) -> None:
+        self.content_types: list[str | None] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -46,7 +47,8 @@ class InThread:
         self._connections.add(asyncio.current_task())
         try:
             while True:
-                first, _, body = await read_message(reader)
+                first, headers, body = await read_message(reader)
+                self.content_types.append(headers.get("content-type"))
                 writer.write(await self.answer(first, body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

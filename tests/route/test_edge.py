@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -96,10 +97,21 @@ def test_nothing_else_is_reachable(router, model_server, path):
 
 def test_escaped_slashes_do_not_lead_elsewhere(router, model_server):
     before = len(model_server.asked)
-    reply = router.post("/predictions/digits%2F..%2F..%2Fmodels", x_unit_id="u1")
-    assert reply.status_code in {400, 404}
-    assert "error" in reply.json()
+    for path in ("/predictions/digits%2F..%2F..%2Fmodels", "/predictions/..%2fmodels", "/predictions/..%5Cmodels"):
+        reply = router.post(path, x_unit_id="u1")
+        assert reply.status_code == 404
+        assert reply.json()["error"] == "nothing is served at this path"
+        assert reply.json()["request_id"] == reply.headers["x-request-id"]
     assert len(model_server.asked) == before
+
+
+def test_a_request_that_is_no_valid_http_is_told_so(router):
+    for wrong in (b"GET /livez HTTP/1.1\r\n\r\n", b"GET /livez#there HTTP/1.1\r\nhost: r\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", router.port), timeout=10) as connection:
+            connection.sendall(wrong)
+            head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert "malformed" in json.loads(body)["error"]
 
 
 def test_another_method_is_told_which_one_is_served(router):
@@ -131,6 +143,33 @@ def test_a_body_over_the_limit_is_413(router, model_server):
     assert reply.status_code == 413
     assert "larger" in reply.json()["error"]
     assert len(model_server.asked) == before
+
+
+def test_a_model_servers_own_413_gets_a_body(router):
+    reply = router.post("/predictions/digits", order(status=413), x_unit_id="u1")
+    assert reply.status_code == 413
+    assert reply.headers["content-type"] == "application/json"
+    assert "larger" in reply.json()["error"]
+    assert reply.json()["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "got"),
+    [
+        ("application/x-www-form-urlencoded", "application/json"),
+        ("Application/X-WWW-Form-Urlencoded; charset=utf-8", "application/json"),
+        ("multipart/form-data; boundary=x", "multipart/form-data; boundary=x"),
+        ("image/jpeg", "image/jpeg"),
+        (None, None),
+    ],
+)
+def test_what_curl_calls_a_form_unless_told_otherwise_is_asked_as_json(router, model_server, sent, got):
+    headers = {} if sent is None else {"content_type": sent}
+    for path in ("/predictions/digits", "/v2/models/digits/infer", "/predictions/plain", "/v2/models/plain/infer"):
+        answer = router.post(path, order(n=3), x_unit_id="u1", **headers)
+        assert answer.status_code == 200
+        assert answer.json()["label"] == "3"
+        assert model_server.content_types[-1] == got
 
 
 def test_a_model_that_is_too_slow_is_504(router):

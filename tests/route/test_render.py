@@ -142,5 +142,5 @@ def test_a_status_of_rollout_is_what_is_rendered(tmp_path):
     ramping = experiment(tmp_path).model_copy(update={"status": status})
     rendering = render((ramping,), SETTINGS)
     assert (
-        orjson.dumps(rendering.routes).count(ramping.config_version.encode()) == 10
-    )  # answers and logs of both paths, and their refusals
+        orjson.dumps(rendering.routes).count(ramping.config_version.encode()) == 14
+    )  # answers and logs of both paths, for both kinds of bodies, and refusals

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from emberline.route.settings import Limits
 from emberline.serve import config
 
 PORTS = config.Ports(8085, 8086, 8087, 8088)
@@ -21,6 +22,13 @@ def test_only_the_inference_port_leaves_loopback():
     addresses = {key: value for key, value in told.items() if key.endswith("_address")}
     assert len(addresses) == 4
     assert all("127.0.0.1" in value for value in addresses.values())
+
+
+def test_whatever_the_router_lets_through_is_taken():
+    told = settings()
+    router = Limits().max_body_bytes
+    assert int(told["max_request_size"]) > router
+    assert int(told["max_response_size"]) > router
 
 
 def test_only_the_private_store_may_be_loaded_from():

@@ -100,7 +100,8 @@ def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
         "early_header_mutation_extensions": [_remove(INTERNAL_HEADERS)],
         "normalize_path": True,
         "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        # before dots are resolved and routes are matched, so it leads nowhere that a plain slash would not
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
     }
     return {
         "name": "main",
@@ -206,7 +207,10 @@ def _rate_limit(per_s: int) -> Json:
 
 
 def _busy_replies() -> Json:
-    """TorchServe's 503 (a full queue says "has no worker") and 507 (its worker died) tell when to come back, as 503."""
+    """TorchServe's 503 (a full queue says "has no worker") and 507 (its worker died) tell when to come back, as 503.
+
+    Its 413 has no body; it gets ours.
+    """
     retry_later = {
         "name": "retry-later",
         "typed_config": {
@@ -216,21 +220,37 @@ def _busy_replies() -> Json:
         },
     }
 
-    def matcher(status: str) -> Json:
+    too_large = {
+        "name": "too-large",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+            "status_code": 413,
+        },
+    }
+
+    def matcher(status: str, action: Json) -> Json:
         code = {
             "name": "status",
             "typed_config": {"@type": f"{TYPE}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
         }
         return {
             "predicate": {"single_predicate": {"input": code, "value_match": {"exact": status}}},
-            "on_match": {"action": retry_later},
+            "on_match": {"action": action},
         }
 
     return {
         "name": BUSY_FILTER,
         "typed_config": {
             "@type": f"{TYPE}.extensions.filters.http.custom_response.v3.CustomResponse",
-            "custom_response_matcher": {"matcher_list": {"matchers": [matcher("503"), matcher("507")]}},
+            "custom_response_matcher": {
+                "matcher_list": {
+                    "matchers": [
+                        matcher("503", retry_later),
+                        matcher("507", retry_later),
+                        matcher("413", too_large),
+                    ]
+                }
+            },
         },
     }
 
@@ -266,9 +286,16 @@ def _error_replies() -> Json:
             mapper(_status(413), "the request's body is larger than this router takes"),
             mapper(_status(429), "too many requests; try again", retry_after=True),
             mapper(_status(503), "the model has no free worker; try again", retry_after=True),
+            mapper(_too_wrong_for_an_id(), "the request is malformed: its path or its headers are no valid HTTP"),
             mapper(_status(400, "GE")),
         ]
     }
+
+
+def _too_wrong_for_an_id() -> Json:
+    """A 400 of Envoy's own, before it gave the request an id: it says nothing why."""
+    nameless = {"header_filter": {"header": {"name": "x-request-id", "present_match": False}}}
+    return {"and_filter": {"filters": [_status(400), nameless]}}
 
 
 def _flags(*flags: str) -> Json:

@@ -10,6 +10,8 @@ from xml.sax.saxutils import escape
 # Halves the memory of the JVM; more than a front end of byte buffers needs.
 VMARGS = ("-Xmx512m", "-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED")
 
+MAX_MESSAGE_BYTES = 16 << 20
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -48,6 +50,9 @@ def properties(
         "metrics_mode": "prometheus",
         "job_queue_size": queue_size,
         "default_response_timeout": response_timeout_s,
+        # above what the router lets through: TorchServe refuses by a 413 without a body, the router with a reason
+        "max_request_size": MAX_MESSAGE_BYTES,
+        "max_response_size": MAX_MESSAGE_BYTES,
     }
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
