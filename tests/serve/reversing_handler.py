@@ -14,7 +14,7 @@ class Reversing:
         self.behaviour = json.loads(Path(context.system_properties["model_dir"], "behaviour.json").read_bytes())
         logging.getLogger().setLevel("WARNING")
         if self.behaviour.get("broken"):
-            raise KeyError("layer4.weight is missing")
+            raise RuntimeError("layer4.weight is missing")  # TorchServe hides this kind behind another
 
     def handle(self, rows, context):
         bodies = [orjson.loads(row["body"]) for row in rows]
