@@ -21,7 +21,9 @@ FOLDERS = ("handlers", "k8s", "recipes")
 
 
 def _run(command, cwd, **env):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | env
+    # a make above this test would have the one below print its folder, and take its flags
+    foreign = {"PYTHONPATH", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    environment = {k: v for k, v in os.environ.items() if k not in foreign} | env
     return subprocess.run(
         command,
         cwd=cwd,

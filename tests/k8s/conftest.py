@@ -67,6 +67,7 @@ def run_kustomize(folder: Path) -> str:
 def _render(overlay: str, scratch: Path) -> str:
     if overlay != "torchrun":
         return run_kustomize(K8S / "overlays" / overlay)
+    kubectl()  # skips where there is none, before anything is written
     own = scratch / "torchrun"  # what a user writes who prefers torch's launcher
     own.mkdir()
     up = Path(*[".."] * (len(own.resolve().parts) - 1)) / K8S.relative_to("/")

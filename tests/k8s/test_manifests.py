@@ -1,6 +1,7 @@
 """The rendered manifests: what a 1.34 API server checks, and what we promise beyond that."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 
@@ -35,6 +36,8 @@ def test_base_and_overlays_parse_and_name_only_files_that_exist(k8s):
 
 def test_rendering_again_changes_nothing(render, k8s):
     folder = k8s / "overlays/gpu"
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed; nothing is rendered")
     again = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True).stdout
     assert again == render("gpu")
 

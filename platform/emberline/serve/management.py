@@ -22,6 +22,7 @@ READY = "READY"
 STARTUP_TIMEOUT_S = 120
 _ANSWER_TIMEOUT_S = 10.0
 _POLL_S = 0.05
+_STOPPING_TRIES = 4
 
 
 class ManagementRefused(EmberlineError):
@@ -166,21 +167,48 @@ def drain_and_unregister(
     """
     wait_idle(address, model, version, settle_s=settle_s, timeout_s=timeout_s)
     try:
-        _ask(address, "DELETE", _path(model, version), {})
+        _delete(address, model, version)
     except ManagementRefused as refusal:
-        if refusal.code == httpx.codes.NOT_FOUND:
-            return
         if refusal.code != httpx.codes.FORBIDDEN:
             raise
         # the default of several versions cannot go: another becomes the default, unseen by all who name versions
         others = [one.version for one in described_all(address) if one.model == model and one.version != version]
         _ask(address, "PUT", f"{_path(model, others[-1])}/set-default", {})
-        _ask(address, "DELETE", _path(model, version), {})
+        _delete(address, model, version)
+
+
+def _delete(address: str, model: str, version: str) -> None:
+    """Unregisters a version; one that is not there counts as done."""
+    try:
+        _ask_stopping(address, "DELETE", _path(model, version), {})
+    except ManagementRefused as refusal:
+        if refusal.code != httpx.codes.NOT_FOUND:
+            raise
 
 
 def _resize(address: str, model: str, version: str, workers: int, timeout_s: float) -> None:
     parameters: dict[str, str | int] = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-    _ask(address, "PUT", _path(model, version), parameters, timeout_s=timeout_s)
+    _ask_stopping(address, "PUT", _path(model, version), parameters, timeout_s=timeout_s)
+
+
+def _ask_stopping(
+    address: str, method: str, path: str, parameters: Mapping[str, str | int], *, timeout_s: float = _ANSWER_TIMEOUT_S
+) -> None:
+    """Asks for what may stop workers, again where TorchServe tripped over itself.
+
+    Its thread that waits for a stopped worker is now and then interrupted by that worker's own end: TorchServe answers
+    500, the worker is gone, and what else was asked for was not done. Asking again is safe: both requests name a goal.
+    """
+    for _ in range(_STOPPING_TRIES - 1):
+        try:
+            _ask(address, method, path, parameters, timeout_s=timeout_s)
+        except ManagementRefused as refusal:
+            if refusal.code != httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
+    _ask(address, method, path, parameters, timeout_s=timeout_s)
 
 
 def _path(model: str, version: str | None = None) -> str:
