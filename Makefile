@@ -75,6 +75,7 @@ check: setup ## formatting, lint, types, floors
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/readme.py --check
 
 format: setup ## let ruff format and mend what it can
 	@$(BIN)/ruff format .

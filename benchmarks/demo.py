@@ -13,7 +13,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import describe_machine
+from machine import describe_commit, describe_machine
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/demo.json"
@@ -31,7 +31,10 @@ def record(folder: Path) -> dict[str, object]:
         commands = [line for line in up["curl"] if line.startswith("curl")]
         # -f: an answer that is an error must not be recorded as the example
         answers = [
-            subprocess.run(["bash", "-c", line.replace("curl -s", "curl -sf")], check=True, capture_output=True, text=True) for line in commands
+            subprocess.run(
+                ["bash", "-c", line.replace("curl -s", "curl -sf")], check=True, capture_output=True, text=True
+            )
+            for line in commands
         ]
         comparison = run(folder, "compare", f"state/experiments/{up['experiment']}.yaml")
     finally:
@@ -40,6 +43,7 @@ def record(folder: Path) -> dict[str, object]:
         "date": datetime.now(UTC).date().isoformat(),
         "command": "make bench-demo",
         "machine": describe_machine(),
+        "commit": describe_commit(),
         "stages": json.loads((folder / "report/demo.json").read_text()),
         "curl": [{"command": c, "answer": a.stdout} for c, a in zip(commands, answers, strict=True)],
         "comparison": comparison,

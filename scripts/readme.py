@@ -29,7 +29,7 @@ def result(name: str) -> dict[str, Any]:
 
 def demo_stages() -> str:
     demo = result("demo")
-    rows = [f"| {row['stage']} | {row['outcome']} | {row['seconds']:.0f} |" for row in demo["stages"]]
+    rows = [f"| {row['stage']} | {row['outcome'].replace('|', '/')} | {row['seconds']:.0f} |" for row in demo["stages"]]
     total = sum(row["seconds"] for row in demo["stages"])
     head = ["| stage | what came out | seconds |", "|---|---|---:|"]
     return "\n".join([*head, *rows, f"| all | everything is stopped | {total:.0f} |", "", _recorded(demo)])

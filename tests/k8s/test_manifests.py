@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 
 import kubernetes_validate
+import pytest
 import yaml
 
 from emberline.experiment import load_experiment

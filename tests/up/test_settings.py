@@ -35,6 +35,6 @@ def test_a_recipe_without_an_archive_section_is_refused() -> None:
 def test_curl_lines_ask_with_values_the_inputs_accept() -> None:
     plain, infer, page = curl_lines(SETTINGS, load_recipe(RECIPE))
     assert "http://127.0.0.1:9000/predictions/digits" in plain
-    assert '{"pixels":[[8.0,' in plain
-    assert '"shape":[1,8,8],"datatype":"FP32","data":[8.0,' in infer
+    assert '{"pixels":[[8,8,' in plain
+    assert '"shape":[1,8,8],"datatype":"FP32","data":[8,8,' in infer
     assert page.endswith("/dashboard/")

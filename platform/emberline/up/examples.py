@@ -11,7 +11,8 @@ def example_value(spec: Input) -> object:
     low = 0.0 if spec.minimum is None else spec.minimum
     high = low + 1.0 if spec.maximum is None else spec.maximum
     middle = (low + high) / 2
-    value: object = middle if spec.dtype == "float32" else int(middle)
+    whole = spec.dtype != "float32" or middle.is_integer()  # 8 reads better than 8.0, and JSON knows no difference
+    value: object = int(middle) if whole else middle
     for length in reversed(spec.shape):
         value = [value] * length
     return value
