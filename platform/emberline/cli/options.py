@@ -15,15 +15,21 @@ Set = Annotated[
 DEFAULT_RECIPE = Path("recipes/digits.yaml")
 
 
+def shipped_recipe(path: Path) -> Path:
+    """The path itself, or the file of `recipes/` that ships with emberline where it names one that is not here."""
+    if path.exists() or path.parts[:1] != ("recipes",):
+        return path
+    shipped = assets.folder("recipes").joinpath(*path.parts[1:])
+    return shipped if shipped.is_file() else path
+
+
 def find_recipe(path: Path) -> Path:
-    """The recipe itself, or the one that ships with emberline where the default is asked for outside a checkout.
+    """The recipe itself, or the one that ships with emberline where it is asked for outside a checkout.
 
     Raises:
         MissingFile: neither is there.
     """
-    if path.is_file():
-        return path
-    shipped = assets.folder("recipes").joinpath(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
-    if shipped.is_file():
-        return shipped
+    found = shipped_recipe(path)
+    if found.is_file():
+        return found
     raise MissingFile(path, "the recipe", hint="emberline ships recipes/digits.yaml")

@@ -14,8 +14,9 @@ def show(path: Path, /, *, keys: Path = Path("keys")) -> None:
     """
     from rich.console import Console
 
+    from emberline.cli.options import shipped_recipe
     from emberline.cli.papers import describe
 
     console = Console(soft_wrap=True, highlight=False, emoji=False)
-    for line in describe(path, keys):
+    for line in describe(shipped_recipe(path), keys):
         console.print(line, markup=False)

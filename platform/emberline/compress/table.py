@@ -20,7 +20,13 @@ def print_summary(entries: Mapping[str, Entry], settings: Compress, console: Con
     )
     for column in ("artifact", "backend"):
         table.add_column(column, no_wrap=True)
-    for column in ("accuracy", "drop", "MB", *(f"ms at {size}" for size in settings.batch_sizes), "speed-up"):
+    for column in (
+        "accuracy",
+        "drop",
+        "MB",
+        *(f"ms at {size}" for size in settings.batch_sizes),
+        f"speed-up at {settings.batch_sizes[0]}",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for entry in entries.values():
         measurement = entry.measurement

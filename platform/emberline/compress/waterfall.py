@@ -20,9 +20,8 @@ def waterfall_svg(stages: list[dict[str, Any]]) -> str:
     accuracies = [100 * stage["accuracy"] for stage in stages]
     changes = [0.0, *(after - before for before, after in pairwise(accuracies))]
     colours = [_BAR, *(_GAIN if change >= 0 else _LOSS for change in changes[1:])]
-    _bars(left, names, accuracies, colours, "accuracy, %")
-    low = min(accuracies)
-    left.set_ylim(max(0.0, low - 0.3 * (100 - low) - 1), 101.5)
+    _bars(left, names, accuracies, colours, "accuracy, % (green: not below the stage before)")
+    left.set_ylim(0, 110)  # a bar's length is its value: cut off, it would exaggerate
     kilobytes = [stage["weights_bytes"] / 1e3 for stage in stages]
     _bars(right, names, kilobytes, [_BAR] * len(names), "weights, kB")
     drawn = io.StringIO()
