@@ -76,6 +76,7 @@ command -v "$PYTHON" >/dev/null || fail "$PYTHON is not installed" "install Pyth
 
 alone
 has_gxx || apt_install g++
+command -v curl >/dev/null || apt_install curl   # for the lines that the stack prints
 if ! has_gxx; then
     say "g++ is missing: compiled packages are left out, and the candidate is ONNX Runtime's int8"
     say "to have it: sudo apt-get install g++"
