@@ -54,7 +54,9 @@ def test_zero_rows_are_refused():
 
 def test_a_label_out_of_range_is_named_with_its_row_and_split():
     good, bad = rows_from_arrays("x", [[1.0], [2.0]], [0, 1]), rows_from_arrays("x", [[1.0], [2.0]], [0, 5])
-    with pytest.raises(InvalidSetting, match="mine, split 'validation': label of row 1 is 5; 0 to 1"):
+    with pytest.raises(
+        InvalidSetting, match=r"mine, split 'validation': label of row 1 is 5; 0 to 1.*\nhint: name every class"
+    ):
         check_splits(Splits(good, bad, good), 2, "mine")
 
 

@@ -23,8 +23,8 @@ from emberline.data import Splits, rows_from_arrays
 
 HERE = Path(__file__).parent
 
-def net(broken=False):
-    last = nn.Linear(15 if broken else 16, 3)
+def net(broken=False, outputs=3):
+    last = nn.Linear(15 if broken else 16, outputs)
     return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), last)
 
 def data(train=77):

@@ -48,5 +48,5 @@ def test_a_label_out_of_range_is_named_with_its_rows():
 
 def test_a_row_that_preprocessing_refuses_is_named():
     values = np.array([[0.0], [-1.0]], np.float32)
-    with pytest.raises(EmberlineError, match="row 1: x: value -1 is below the minimum 0"):
+    with pytest.raises(EmberlineError, match="here, row 1: x: value -1 is below the minimum 0"):
         batches(2, 2, 1, values=values).read(np.array([0, 1]))

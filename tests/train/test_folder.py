@@ -4,7 +4,8 @@ import pytest
 
 from emberline.errors import EmberlineError
 from emberline.recipe import load_recipe
-from emberline.train.folder import finished_manifest, prepare_folder
+from emberline.runlog import RunLog
+from emberline.train.folder import LOG, finished_manifest, prepare_folder
 
 
 def test_how_training_is_carried_out_may_change_but_not_what_it_computes(toy):
@@ -14,6 +15,7 @@ def test_how_training_is_carried_out_may_change_but_not_what_it_computes(toy):
     first = prepare_folder(toy.run, recipe(), 77)
     again = prepare_folder(toy.run, recipe("train.checkpoint_every_s=9", "train.max_restarts=1", "serve.workers=3"), 77)
     assert again == first
+    (toy.run / "checkpoints" / "step-000001").mkdir(parents=True)
     changed = recipe("train.optimizer.learning_rate=0.5", "seed=4")
     with pytest.raises(EmberlineError, match=r"\(seed: 3 → 4; train.optimizer.learning_rate: 0.01 → 0.5\)"):
         prepare_folder(toy.run, changed, 77)
@@ -25,5 +27,19 @@ def test_how_training_is_carried_out_may_change_but_not_what_it_computes(toy):
 def test_data_that_grew_between_two_starts_are_refused(toy):
     recipe = load_recipe(toy.folder / "toy.yaml")
     prepare_folder(toy.run, recipe, 77)
+    (toy.run / "checkpoints" / "step-000001").mkdir(parents=True)
     with pytest.raises(EmberlineError, match="had 77 rows when this run was started; now they are 78"):
         prepare_folder(toy.run, recipe, 78)
+
+
+def test_a_folder_with_nothing_to_go_on_from_is_taken_by_a_changed_recipe(toy):
+    first = prepare_folder(toy.run, load_recipe(toy.folder / "toy.yaml"), 77)
+    RunLog(toy.run / LOG, quiet=True).event("step", step=1)
+    changed = load_recipe(toy.folder / "toy.yaml", ("seed=4",))
+    with pytest.raises(EmberlineError, match="another recipe"):  # memory may have the state of that step
+        prepare_folder(toy.run, changed, 78)
+    RunLog(toy.run / LOG, quiet=True).event("not_finite", step=1)
+    second = prepare_folder(toy.run, changed, 78)
+    assert (second.anew, second.run_id != first.run_id) == ("seed: 3 → 4", True)
+    assert prepare_folder(toy.run, changed, 77).anew == "training rows: 78 → 77"
+    assert prepare_folder(toy.run, changed, 77).anew == ""

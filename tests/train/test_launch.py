@@ -34,7 +34,18 @@ def test_a_nan_loss_is_named_with_its_rank_and_step_and_not_tried_again(toy):
     assert "hint: lower train.optimizer.learning_rate" in output
     assert len(toy.events("world")) == 1
     assert "Traceback" not in output
+    assert "Terminating process" not in output  # torch's words about what the agent does on purpose
     assert not (toy.run / "manifest.json").exists()
+
+
+def test_after_a_failure_before_any_checkpoint_the_mended_recipe_starts_anew(toy):
+    seldom = ("--set", "train.checkpoint_every_s=1000", "--set", "train.epochs=1")
+    output = toy.train(*seldom, "--set", "model.arguments={outputs: 2}", workers=1, code=1)
+    assert "error: rank 0, step 0: the model gives 2 outputs for 3 labels" in output
+    assert "hint: give the model as many outputs as the recipe has labels" in output
+    output = toy.train(*seldom)
+    assert "nothing to go on from; starts anew with another recipe (model.arguments.outputs: 2 → None)" in output
+    assert toy.events("done")[-1]["steps"] == 4
 
 
 def test_more_workers_than_virtual_shards_are_refused(toy):

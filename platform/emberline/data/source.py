@@ -46,7 +46,8 @@ def load(data: Data, search: Path | None) -> Splits:
             f"failed with {type(error).__name__}: {error}", place=f"data.source {data.source}"
         ) from error
     if not isinstance(splits, Splits):
-        raise InvalidSetting(data.source, "what it returned", type(splits).__name__, "emberline.data.Splits")
+        hint = "end the function with `return Splits(train, validation, test)`; rows_from_arrays makes rows of arrays"
+        raise InvalidSetting(data.source, "what it returned", type(splits).__name__, "emberline.data.Splits", hint=hint)
     return splits
 
 
@@ -72,5 +73,6 @@ def check_labels(labels: "np.typing.NDArray[np.int64]", num_classes: int, place:
     bad = np.flatnonzero((labels < 0) | (labels >= limit))
     if bad.size:
         row = int(bad[0])
+        hint = "name every class in the recipe's labels, in the order of their numbers, or mend the source"
         required = f"0 to {num_classes - 1}, an index into the recipe's labels," if num_classes else "0 or more"
-        raise InvalidSetting(place, f"label of row {row}", int(labels[row]), required)
+        raise InvalidSetting(place, f"label of row {row}", int(labels[row]), required, hint=hint)

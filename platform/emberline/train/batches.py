@@ -16,7 +16,7 @@ from emberline import assets
 from emberline.data import Rows, order_of
 from emberline.data.source import check_labels
 from emberline.errors import EmberlineError
-from emberline.recipe import Preprocessing
+from emberline.recipe import Preprocessing, Recipe
 
 Inputs = tuple[torch.Tensor, ...]
 
@@ -77,8 +77,8 @@ class Batches:
     """Reads rows of a plan and makes tensors of them, with the one preprocessing that handlers use too."""
 
     def __init__(self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str) -> None:
-        self.plan, self._rows, self._num_classes, self._place = plan, rows, num_classes, place
-        self._prepare = Prepare(preprocessing)
+        self.plan, self._rows, self.num_classes, self._place = plan, rows, num_classes, place
+        self._prepare = Prepare(preprocessing, place)
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def part(self, step: int, bounds: tuple[int, int]) -> tuple[Inputs, torch.Tensor]:
@@ -90,14 +90,19 @@ class Batches:
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
         inputs, labels = self._prepare(self._rows, indices)
-        check_labels(labels, self._num_classes, f"{self._place}, among rows {_few(indices)}")
+        check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
         return inputs, torch.from_numpy(labels)
 
 
 class Prepare:
-    """Rows by index → (inputs, labels)."""
+    """Rows by index → (inputs, labels).
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    Args:
+        place: the source with its split, for errors.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, place: str) -> None:
+        self._place = place
         self._module = assets.handler_module("ember_preprocessing")
         self._apply = self._module.Preprocessing(preprocessing.model_dump(mode="json"))
 
@@ -110,12 +115,17 @@ class Prepare:
                 prepared.append(self._apply(instance))
             except self._module.InvalidInput as error:
                 hint = "the recipe's preprocessing.inputs say what each row must hold"
-                raise EmberlineError(str(error), place=f"row {index}", hint=hint) from error
+                raise EmberlineError(str(error), place=f"{self._place}, row {index}", hint=hint) from error
             except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
-                raise EmberlineError(
-                    f"cannot be read: {type(error).__name__}: {error}", place=f"row {index}"
-                ) from error
+                hint = "rows[index] must give (instance, label): inputs by name, and the class's number"
+                fact = f"cannot be read: {type(error).__name__}: {error}"
+                raise EmberlineError(fact, place=f"{self._place}, row {index}", hint=hint) from error
         return tuple(torch.from_numpy(array) for array in self._module.stack(prepared)), labels
+
+
+def place_of(recipe: Recipe, split: str) -> str:
+    """What errors call a split: by its source, as those of labels do."""
+    return f"{recipe.data.source}, split {split!r}"
 
 
 def _few(indices: NDArray[np.int64], shown: int = 3) -> str:

@@ -14,16 +14,21 @@ from emberline.train.world import World
 _BATCH = 128
 
 
-def accuracy(model: nn.Module, rows: Rows, preprocessing: Preprocessing, world: World | None = None) -> float:
+def accuracy(
+    model: nn.Module, rows: Rows, preprocessing: Preprocessing, world: World | None = None, *, place: str
+) -> float:
     """The fraction of rows whose highest output is their label; leaves the model in eval mode.
+
+    Args:
+        place: the source with its split, for errors.
 
     Raises:
         EmberlineError: the forward failed, or there are no rows.
     """
     world = world or World()
     if len(rows) == 0:
-        raise EmberlineError("there are zero rows to evaluate on", place="accuracy")
-    prepare = Prepare(preprocessing)
+        raise EmberlineError("there are zero rows to evaluate on", place=place)
+    prepare = Prepare(preprocessing, place)
     low, high = world.rank * len(rows) // world.size, (world.rank + 1) * len(rows) // world.size
     right = torch.zeros(1, dtype=torch.int64)
     model.eval()

@@ -11,7 +11,7 @@ from emberline.data import Splits, check_splits
 from emberline.models import resolve
 from emberline.recipe import Recipe
 from emberline.train import schedule
-from emberline.train.batches import Batches, Plan
+from emberline.train.batches import Batches, Plan, place_of
 from emberline.train.determinism import deterministic
 from emberline.train.evaluate import accuracy
 from emberline.train.gradients import Job, VirtualShards
@@ -52,7 +52,7 @@ def finetune(
     check_splits(splits, len(recipe.labels), recipe.data.source)
     settings = recipe.train
     plan = Plan(recipe.seed, len(splits.train), epochs, settings.batch_size, settings.virtual_shards)
-    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), recipe.data.source)
+    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"))
     augment = resolve(settings.augment, search) if settings.augment else None
     job = Job(model, resolve(settings.loss, search), batches, World(), recipe.seed, augment)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -68,7 +68,8 @@ def finetune(
             loss = combined.loss
             if progress is not None:
                 progress(step + 1, plan.total_steps, loss)
-        return Finetuned(plan.total_steps, loss, accuracy(model, splits.validation, recipe.preprocessing))
+        place = place_of(recipe, "validation")
+        return Finetuned(plan.total_steps, loss, accuracy(model, splits.validation, recipe.preprocessing, place=place))
 
 
 def _rate(step: int, total: int, base: float, recipe: Recipe) -> float:

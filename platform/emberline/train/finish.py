@@ -16,7 +16,7 @@ from emberline.train import fence
 from emberline.train.evaluate import accuracy
 from emberline.train.folder import RECIPE, TRAINED, RunFolder
 from emberline.train.loop import Training
-from emberline.train.summary import summarise
+from emberline.train.summary import since_anew, summarise
 
 _WEIGHTS = "model.safetensors"
 
@@ -28,11 +28,13 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int) 
         Fenced: a newer world trains this run.
     """
     world, plan = training.job.world, training.job.batches.plan
-    value = accuracy(training.learner.model, training.validation, training.preprocessing, world)
+    value = accuracy(
+        training.learner.model, training.validation, training.preprocessing, world, place=training.validation_place
+    )
     training.keeping.checkpoint(plan.total_steps, why="end")
     if world.rank == 0:
         training.keeping.tell_restart()
-        events = read_events(run.log)
+        events = since_anew(read_events(run.log))
         losses = [event["loss"] for event in events if event["event"] == "step"]
         facts = {
             **summarise(events).facts(),

@@ -12,6 +12,8 @@ from emberline import storage
 from emberline.errors import EmberlineError
 from emberline.paper import MANIFEST, Manifest, digest_of, read_manifest
 from emberline.recipe import Recipe, read_yaml
+from emberline.runlog import read_events
+from emberline.train.summary import anything_kept
 
 LOG = "log.jsonl"
 RECIPE = "recipe.yaml"
@@ -29,11 +31,15 @@ class RunFolder:
     Attributes:
         run_id: random; a folder that was removed and made again has another, so leftovers of the first are not used.
         digest: of what the training computes.
+        anew: what changed since a start that left nothing to go on from, so that training starts anew; else empty.
+        replaced: the id of that start, whose snapshots are litter.
     """
 
     path: Path
     run_id: str
     digest: str
+    anew: str = ""
+    replaced: str = ""
 
     @property
     def log(self) -> Path:
@@ -61,7 +67,9 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
         EmberlineError: it holds a training of another recipe, finished or not, or of other data.
     """
     check_folder(path, recipe)
-    if not (path / _RUN).is_file():
+    anew = "" if holds_something(path) else _changes(path, recipe, num_rows)
+    replaced = str(orjson.loads((path / _RUN).read_bytes())["id"]) if anew else ""
+    if anew or not (path / _RUN).is_file():
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         storage.write_bytes(path / RECIPE, text.encode())
         new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows}
@@ -73,21 +81,37 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
             place=path,
             hint=f"bring the data back, or start another run (--set run={recipe.run}-2)",
         )
-    return RunFolder(path, str(description["id"]), str(description["training"]))
+    return RunFolder(path, str(description["id"]), str(description["training"]), anew, replaced)
 
 
 def check_folder(path: Path, recipe: Recipe) -> None:
-    """Refuses a folder that holds a training of another recipe; names what differs."""
+    """Refuses a folder that holds something of a training of another recipe; names what differs."""
+    if not (what := _changes(path, recipe)) or not holds_something(path):
+        return
+    hint = f"start another run (--set run={recipe.run}-2), take the change back, or remove {path}"
+    raise EmberlineError(f"this run was started with another recipe ({what})", place=path, hint=hint)
+
+
+def holds_something(path: Path) -> bool:
+    """Whether there is anything to go on from: a checkpoint, a result, or steps whose state memory may still have."""
+    if (path / MANIFEST).exists() or (path / "artifacts").exists() or any(path.glob("checkpoints/step-*")):
+        return True
+    return anything_kept(read_events(path / LOG))
+
+
+def _changes(path: Path, recipe: Recipe, num_rows: int | None = None) -> str:
+    """What differs from the training that the folder was made for; empty where nothing does."""
     if not (path / _RUN).is_file():
-        return
-    if orjson.loads((path / _RUN).read_bytes())["training"] == training_digest(recipe):
-        return
+        return ""
+    description = orjson.loads((path / _RUN).read_bytes())
+    rows = description.get("rows", num_rows)
+    if description["training"] == training_digest(recipe):
+        return f"training rows: {rows} → {num_rows}" if num_rows is not None and rows != num_rows else ""
     changes: list[str] = []
     if (path / RECIPE).is_file():
         differences(training_of(Recipe.model_validate(read_yaml(path / RECIPE))), training_of(recipe), "", changes)
     what = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")  # noqa: PLR2004 - three say enough
-    hint = f"start another run (--set run={recipe.run}-2), take the change back, or remove {path}"
-    raise EmberlineError(f"this run was started with another recipe ({what})", place=path, hint=hint)
+    return what or "another recipe"
 
 
 def finished_manifest(path: Path, recipe: Recipe) -> Manifest | None:

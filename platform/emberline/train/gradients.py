@@ -186,10 +186,11 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
     """
     inputs, labels = job.batches.part(step, bounds)
     place = f"{job.place}, step {step}"
+    outputs: Any = None
     try:
         if job.augment is not None:
             inputs = job.augment(inputs)
-        outputs: Any = model(*(one.to(job.world.device) for one in inputs))
+        outputs = model(*(one.to(job.world.device) for one in inputs))
         loss = job.loss(outputs, labels.to(job.world.device))
     except EmberlineError:
         raise
@@ -197,6 +198,7 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
         hint = "lower train.batch_size, or raise train.virtual_shards: one shard is in memory at a time"
         raise EmberlineError("the device has not enough memory for a shard", place=place, hint=hint) from error
     except Exception as error:
+        _require_outputs(job, outputs, labels, place, error)
         # a user's model, loss or augmentation may fail in any way; which layer it was is what helps
         layer = failing_layer(error, job.model)
         where = f"layer {layer}" if layer else "the loss or augmentation"
@@ -208,3 +210,13 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         raise EmberlineError("the loss is no tensor of one number", place=place, hint="return the mean over the rows")
     return loss.reshape(())
+
+
+def _require_outputs(job: Job, outputs: Any, labels: torch.Tensor, place: str, error: Exception) -> None:
+    """Says so where the loss failed since the model has fewer outputs than there are labels."""
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] > int(labels.max()):  # noqa: PLR2004 - rows, classes
+        return
+    needed = job.batches.num_classes or int(labels.max()) + 1
+    hint = "give the model as many outputs as the recipe has labels (model.arguments, or its last layer)"
+    fact = f"the model gives {outputs.shape[1]} outputs for {needed} labels"
+    raise EmberlineError(fact, place=place, hint=hint) from error

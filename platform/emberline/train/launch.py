@@ -278,6 +278,12 @@ def _quiet_elastic_logs() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # workers that lost another one are ended on purpose; that one could not be ended is still told
+    logging.getLogger("torch.multiprocessing.spawn").addFilter(_not_on_purpose)
+
+
+def _not_on_purpose(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Terminating process")
 
 
 def _print_summary(path: Path) -> None:

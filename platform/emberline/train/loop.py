@@ -18,6 +18,10 @@ from emberline.train.schedule import learning_rate, set_learning_rate
 from emberline.train.state import Learner
 
 
+class NotFinite(EmberlineError):
+    """A loss or gradient is NaN or infinite; the same steps would come to it again."""
+
+
 @dataclass(frozen=True)
 class Training:
     """Everything a loop needs, made once by the worker."""
@@ -31,6 +35,7 @@ class Training:
     validation: Rows
     preprocessing: Preprocessing
     log: RunLog
+    validation_place: str
 
 
 def train(training: Training, first_step: int) -> bool:
@@ -44,7 +49,11 @@ def train(training: Training, first_step: int) -> bool:
         set_learning_rate(training.learner.optimizer, rate(training.settings, step, plan.total_steps))
         combined = training.gradients(step, stop=training.preemption.asked)
         norm = clip(parameters, training.settings.clip_norm)
-        require_finite(training.job, step, combined, norm)
+        try:
+            require_finite(training.job, step, combined, norm)
+        except NotFinite:
+            training.log.event("not_finite", step=step)
+            raise
         training.learner.optimizer.step()
         keeping.after_step(step + 1, epoch=plan.epoch_of(step), loss=combined.loss, rows=plan.num_rows_of(step))
         if plan.ends_epoch(step):
@@ -79,12 +88,18 @@ def require_finite(job: Job, step: int, combined: Combined, norm: float) -> None
     what = f"the loss is {combined.loss}" if not math.isfinite(combined.loss) else f"the gradients' norm is {norm}"
     place = f"rank {culprits[0][0]}, step {step}, shard {culprits[0][1]}" if culprits else f"all ranks, step {step}"
     hint = "lower train.optimizer.learning_rate, set train.clip_norm, or look for bad values in these rows"
-    raise EmberlineError(f"{what}; a finite number is required", place=place, hint=hint)
+    raise NotFinite(f"{what}; a finite number is required", place=place, hint=hint)
 
 
 def report(training: Training, step: int) -> None:
     """Accuracy over the validation rows at the end of an epoch, into the log."""
-    value = accuracy(training.learner.model, training.validation, training.preprocessing, training.job.world)
+    value = accuracy(
+        training.learner.model,
+        training.validation,
+        training.preprocessing,
+        training.job.world,
+        place=training.validation_place,
+    )
     if training.job.world.rank == 0:
         epoch = training.job.batches.plan.epoch_of(step) + 1
         training.log.event("epoch", epoch=epoch, step=step + 1, accuracy=value)

@@ -6,6 +6,10 @@ from typing import Any
 
 Event = dict[str, Any]
 
+# others write into the same log, compression for one
+_OWN = {"world", "step", "epoch", "restart", "checkpoint", "worker_exit", "preempted", "not_finite", "done"}
+_LAST = {"preempted", "done"}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -31,6 +35,7 @@ class Summary:
 
 
 def summarise(events: Sequence[Event]) -> Summary:
+    events = since_anew(events)
     restarts = [event for event in events if event["event"] == "restart"]
     seconds = sum(_durations(events))
     lost = sum(float(event["seconds_lost"]) for event in restarts)
@@ -43,6 +48,18 @@ def summarise(events: Sequence[Event]) -> Summary:
         goodput=round(1 - lost / seconds, 4) if seconds > lost else 0.0,
         checkpoints=sum(event["event"] == "checkpoint" for event in events),
     )
+
+
+def since_anew(events: Sequence[Event]) -> Sequence[Event]:
+    """The events of the training that the folder holds now: those after the last start from nothing."""
+    first = max((index for index, event in enumerate(events) if event["event"] == "anew"), default=-1) + 1
+    return events[first:]
+
+
+def anything_kept(events: Sequence[Event]) -> bool:
+    """Whether steps were done whose state is worth going on from; a loss that is not finite would only come again."""
+    told = [event["event"] for event in since_anew(events) if event["event"] in {"step", "not_finite"}]
+    return bool(told) and told[-1] == "step"
 
 
 def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | None:
@@ -71,13 +88,17 @@ def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | 
 
 
 def _durations(events: Sequence[Event]) -> list[float]:
-    """Seconds of each launch that the log tells of."""
-    spans: dict[str, tuple[float, float]] = {}
+    """Seconds of each launch, by the events of training alone."""
+    spans: list[tuple[float, float]] = []
     current: str | None = None
     for event in events:
-        if event["event"] == "world":
+        if event["event"] not in _OWN:
+            continue
+        if event["event"] == "world" and str(event.get("launch")) != current:
             current = str(event.get("launch"))
+            spans.append((event["time"], event["time"]))
         if current is not None:
-            first, _ = spans.get(current, (event["time"], 0.0))
-            spans[current] = (first, event["time"])
-    return [last - first for first, last in spans.values()]
+            spans[-1] = (spans[-1][0], event["time"])
+        if event["event"] in _LAST:  # what comes later belongs to no launch until the next world
+            current = None
+    return [last - first for first, last in spans]

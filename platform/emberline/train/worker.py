@@ -30,7 +30,7 @@ from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train import fence, snapshot
-from emberline.train.batches import Batches, Plan
+from emberline.train.batches import Batches, Plan, place_of
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
@@ -136,6 +136,10 @@ def _train(order: Order, preemption: Preemption) -> bool:
     run = _one_for_all(world, prepare_folder(path, recipe, len(splits.train)) if world.rank == 0 else None)
     generation = _one_for_all(world, fence.claim_generation(path) if world.rank == 0 else None)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
+    if run.anew:
+        snapshot.remove_snapshots(run.replaced, path)
+        log.event("anew", changes=run.anew)
+        log.say(f"{path} held nothing to go on from; starts anew with another recipe ({run.anew})")
     job = _job(recipe, search, splits, model.to(world.device), world)
     learner = Learner(model, make_optimizer((p for p in model.parameters() if p.requires_grad), recipe.train.optimizer))
     checkpoints = Checkpoints(path, digest=run.digest, keep=recipe.train.keep_checkpoints)
@@ -150,7 +154,16 @@ def _train(order: Order, preemption: Preemption) -> bool:
     )  # fmt: skip
     gradients: Gradients = VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job)
     training = Training(
-        job, recipe.train, learner, gradients, keeping, preemption, splits.validation, recipe.preprocessing, log
+        job,
+        recipe.train,
+        learner,
+        gradients,
+        keeping,
+        preemption,
+        splits.validation,
+        recipe.preprocessing,
+        log,
+        place_of(recipe, "validation"),
     )
     if not train(training, resumed.step):
         return False
@@ -161,7 +174,7 @@ def _train(order: Order, preemption: Preemption) -> bool:
 def _job(recipe: Recipe, search: Path, splits: Splits, model: torch.nn.Module, world: World) -> Job:
     settings = recipe.train
     plan = Plan(recipe.seed, len(splits.train), settings.epochs, settings.batch_size, settings.virtual_shards)
-    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), recipe.data.source)
+    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"))
     augment = resolve(settings.augment, search) if settings.augment else None
     return Job(model, resolve(settings.loss, search), batches, world, recipe.seed, augment)
 
