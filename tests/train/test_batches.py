@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from emberline.data import order, rows_from_arrays
+from emberline.data import Splits, order, rows_from_arrays
 from emberline.errors import EmberlineError, InvalidSetting
-from emberline.recipe import Input, Preprocessing
-from emberline.train.batches import Batches, Plan
+from emberline.recipe import Input, Preprocessing, load_recipe
+from emberline.train.batches import Batches, Plan, check_rows
 
 PREPROCESSING = Preprocessing(inputs=(Input(name="x", shape=(1,), minimum=0),))
 
@@ -50,3 +50,16 @@ def test_a_row_that_preprocessing_refuses_is_named():
     values = np.array([[0.0], [-1.0]], np.float32)
     with pytest.raises(EmberlineError, match="here, row 1: x: value -1 is below the minimum 0"):
         batches(2, 2, 1, values=values).read(np.array([0, 1]))
+
+
+def test_a_nan_in_a_split_is_named_with_source_split_and_row_before_a_run_is_made(toy):
+    recipe = load_recipe(toy.folder / "toy.yaml")
+    bad = np.zeros((9, 6), np.float32)
+    bad[7, 2] = np.nan
+    good, bad = (rows_from_arrays("x", values, np.zeros(9, int)) for values in (np.zeros((9, 6)), bad))
+    check_rows(Splits(good, good, good), recipe)
+    with pytest.raises(EmberlineError, match="toy:data, split 'validation', row 7: x: NaN"):
+        check_rows(Splits(good, bad, good), recipe)
+    short = rows_from_arrays("x", np.zeros((9, 5)), np.zeros(9, int))
+    with pytest.raises(EmberlineError, match=r"toy:data, split 'train', row 0: x: shape is \[5\]; \[6\] is required"):
+        check_rows(Splits(short, good, good), recipe)

@@ -56,6 +56,17 @@ class ArrayRows:
         return ArrayRows({name: values[indices] for name, values in self.inputs.items()}, self.labels[indices])
 
 
+def telling_rows(rows: Rows) -> list[int]:
+    """Rows that show most faults of all: the first, and of arrays those with the least and most value (NaN is both)."""
+    found = {0}
+    if isinstance(rows, ArrayRows):
+        for values in rows.inputs.values():
+            if values.dtype.kind in "iuf" and values.size:
+                size = values.size // len(values)
+                found |= {int(values.argmin()) // size, int(values.argmax()) // size}
+    return sorted(found)
+
+
 def rows_from_arrays(name: str, x: ArrayLike, y: ArrayLike) -> ArrayRows:
     """Rows of one input from arrays.
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from emberline import assets
-from emberline.data import Rows, order_of
+from emberline.data import Rows, Splits, order_of
+from emberline.data.rows import telling_rows
 from emberline.data.source import check_labels
 from emberline.errors import EmberlineError
 from emberline.recipe import Preprocessing, Recipe
@@ -121,6 +122,17 @@ class Prepare:
                 fact = f"cannot be read: {type(error).__name__}: {error}"
                 raise EmberlineError(fact, place=f"{self._place}, row {index}", hint=hint) from error
         return tuple(torch.from_numpy(array) for array in self._module.stack(prepared)), labels
+
+
+def check_rows(splits: Splits, recipe: Recipe) -> None:
+    """Puts a few telling rows through preprocessing, before a run is made for them.
+
+    Raises:
+        EmberlineError: one cannot be used; names source, split and row.
+    """
+    for split in ("train", "validation"):
+        rows = getattr(splits, split)
+        Prepare(recipe.preprocessing, place_of(recipe, split))(rows, np.array(telling_rows(rows)))
 
 
 def place_of(recipe: Recipe, split: str) -> str:

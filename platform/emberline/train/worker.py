@@ -30,7 +30,7 @@ from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train import fence, snapshot
-from emberline.train.batches import Batches, Plan, place_of
+from emberline.train.batches import Batches, Plan, check_rows, place_of
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
@@ -125,6 +125,8 @@ def _train(order: Order, preemption: Preemption) -> bool:
     make_deterministic(recipe.train.threads)
     splits = load(recipe.data, search)
     check_splits(splits, len(recipe.labels), recipe.data.source)
+    if not (order.runs / recipe.run).exists():  # later starts need not look again
+        check_rows(splits, recipe)
     torch.manual_seed(recipe.seed)
     model = create(recipe.model, search)
     world = join_world()
