@@ -58,7 +58,9 @@ def test_a_wrong_value_is_named_with_its_key(setting: str, key: str) -> None:
     assert str(RECIPE) in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["train.epochs", "=3", "train.epochs=[1", "compress.artifacts.int8.stages.9.ratio=0.1", "run.x=1"])
+@pytest.mark.parametrize(
+    "setting", ["train.epochs", "=3", "train.epochs=[1", "compress.artifacts.int8.stages.9.ratio=0.1", "run.x=1"]
+)
 def test_a_setting_that_cannot_be_laid_over_is_refused(setting: str) -> None:
     with pytest.raises(InvalidSetting):
         load_recipe(RECIPE, [setting])
