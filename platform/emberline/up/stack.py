@@ -16,7 +16,7 @@ import psutil
 
 from emberline import storage
 from emberline.errors import EmberlineError, StageFailed
-from emberline.process import Child, require_free_port
+from emberline.process import Child, require_free_port, wait_until
 from emberline.runlog import RunLog
 from emberline.up.settings import Arguments, Settings
 from emberline.up.verbs import start_verb, tail
@@ -179,12 +179,15 @@ def stop_running(state: Path, timeout_s: float = 60.0) -> bool:
     facts = running(state)
     if facts is None:
         return False
-    stack = psutil.Process(facts["pid"])
-    os.kill(stack.pid, signal.SIGTERM)
-    try:
-        stack.wait(timeout_s)
-    except psutil.TimeoutExpired as error:
-        raise StageFailed(
-            "down", f"pid {stack.pid} did not stop within {timeout_s:g} s", hint=f"kill {stack.pid}"
-        ) from error
+    pid = int(facts["pid"])
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: _has_ended(pid), timeout_s, f"the end of the stack, pid {pid},")
     return True
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or only waits for its parent to read its exit code."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
