@@ -1,4 +1,4 @@
-"""Lets the tests of this folder share `ports`."""
+"""Lets the tests of this folder share `ports` and `processes`."""
 
 import sys
 from pathlib import Path

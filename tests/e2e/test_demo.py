@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ports import four_free_ports
+from processes import left_after
 
 from emberline.process import free_port, require_free_port, wait_until
 
@@ -52,8 +53,7 @@ def kill_with_descendants_watched(process: "subprocess.Popen[str]", number: sign
     assert started
     process.send_signal(number)
     process.wait(timeout=60)
-    _, alive = psutil.wait_procs(started, timeout=GONE_WITHIN_S)
-    assert not alive
+    assert not left_after(started, GONE_WITHIN_S)
 
 
 def test_a_demo_killed_in_training_is_resumed_by_the_next(demo: Demo) -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import yaml
 from ports import four_free_ports
+from processes import left_after
 
 from emberline.process import free_port, wait_until
 
@@ -76,15 +77,14 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals, within_s: fl
     assert children
     os.kill(process.pid, number)
     process.wait(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=within_s)
-    assert not alive
+    assert not left_after(children, within_s)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_builds_ends_the_build(
     up: Up, started: "subprocess.Popen[bytes]", number: signal.Signals
 ) -> None:
-    wait_until(lambda: psutil.Process(started.pid).children(recursive=True), 30, "the first verb")
+    wait_until(lambda: psutil.Process(started.pid).children(recursive=True), 60, "the first verb")
     end(started, number, GONE_WITHIN_S)
     assert started.returncode == 130
     assert not list((up.folder / "store").glob("*.mar"))
@@ -106,7 +106,7 @@ def test_its_printed_lines_answer_and_down_stops_it(up: Up, started: "subprocess
     done = subprocess.run(down, cwd=up.folder, capture_output=True, check=False)
     assert done.stdout.strip() == b"stopped"
     assert started.wait(timeout=5) == 0
-    assert not psutil.wait_procs(children, timeout=GONE_WITHIN_S)[1]
+    assert not left_after(children, GONE_WITHIN_S)
 
 
 def test_killing_it_leaves_nothing_and_the_next_reuses_what_was_built(
