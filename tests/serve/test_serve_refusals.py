@@ -64,7 +64,8 @@ def test_one_version_in_two_archives_is_refused(start, tmp_path, archives, keys,
 
 def test_worker_that_cannot_load_shows_its_own_traceback(start, tmp_path, keys, make_archive):
     output = refused(start(make_archive(tmp_path, "2.0", broken=True, keys=keys)))
-    assert "TorchServe cannot serve reverse 2.0" in output
+    # TorchServe refuses the version, or takes it and loses its worker at once: then the probe finds out
+    assert "reverse 2.0" in output
     assert "RuntimeError: layer4.weight is missing" in output
     assert "Unknown exception" not in output
 

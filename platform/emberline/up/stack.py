@@ -150,16 +150,20 @@ def publish(settings: Settings, **facts: object) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Has SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that children are stopped on the way out."""
+    """Has SIGTERM and Ctrl-C raise KeyboardInterrupt, so that children are stopped on the way out.
+
+    Ctrl-C as well: a shell starts background jobs with SIGINT ignored, and Python leaves it so.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
