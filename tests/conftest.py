@@ -1,6 +1,8 @@
 """Facts about where the tests run, and small artifacts that are quick to make."""
 
+import importlib.util
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def made():
+    """The module that makes experiments and synthetic traffic, for compare and what stands on it."""
+    name = "emberline_test_traffic"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests/compare/traffic.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def traffic(made, tmp_path):
+    return made.Traffic(tmp_path / "data")
 
 
 def write_exported_artifact(folder, module, preprocessing, instance, labels=()):
