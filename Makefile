@@ -84,8 +84,11 @@ format: setup ## let ruff format and mend what it can
 readme: setup ## write the README's blocks and tables from logs and results
 	@$(BIN)/python scripts/readme.py $(ARGS)
 
-bench-%: setup ## run benchmarks/NAME.py, which writes benchmarks/results/NAME.json
-	@$(BIN)/python benchmarks/$*.py $(ARGS)
+bench-demo: setup ## record the demo for the README
+	@$(BIN)/python benchmarks/demo.py
+
+bench-%: setup ## run the keys of benchmarks/NAME/, or ONLY=key, into benchmarks/results/NAME.json (FRESH=1: anew)
+	@$(BIN)/python benchmarks/suite.py $* $(if $(ONLY),ONLY=$(ONLY)) $(if $(FRESH),FRESH=$(FRESH))
 
 clean: ## remove caches and builds
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
