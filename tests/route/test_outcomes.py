@@ -65,6 +65,7 @@ def test_a_wrong_body_is_refused_whole_with_the_field_named(router, body, field)
     reply = router.client.post(router.url + "/v1/outcomes", content=body)
     assert reply.status_code == 400
     assert reply.json()["field"] == field
+    assert "Outcomes" not in reply.json()["error"], "a class of ours says nothing to a sender"
     assert reply.json()["error"]
 
 

@@ -9,7 +9,7 @@ def compare(
     report: Path = Path("report"),
     experiments: Path = Path("state/experiments"),
 ) -> None:
-    """Assesses experiments from their exposures and outcomes; prints a table and writes a report.
+    """Assess experiments from their exposures and outcomes; print a table and write a report.
 
     A verdict is one of running, ship, stop, inconclusive and invalid; each of them is an answer, so each exits with 0.
 

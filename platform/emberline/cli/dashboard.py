@@ -11,7 +11,7 @@ def dashboard(
     port: int = 8090,
     state: Path = Path("state"),
 ) -> None:
-    """Serves a page for each experiment, live and read-only; the router passes /dashboard on to it.
+    """Serve a page for each experiment, live and read-only; the router passes /dashboard on to it.
 
     Args:
         experiments: Folder of experiments, their status and audit logs.

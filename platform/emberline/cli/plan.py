@@ -13,7 +13,7 @@ def plan(
     units_per_day: float | None = None,
     disagreement: float = 0.005,
 ) -> None:
-    """Says how many units (and days) an experiment's last step and its shadow need.
+    """Say how many units (and days) an experiment's last step and its shadow need.
 
     Args:
         experiment: The Experiment file; by default the demo's.

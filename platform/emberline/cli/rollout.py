@@ -23,7 +23,7 @@ def rollout(
     abort: str | None = None,
     reason: str | None = None,
 ) -> None:
-    """Moves traffic along each experiment's ramp on what its data say; rolls back by itself.
+    """Move traffic along each experiment's ramp on what its data say; roll back by itself.
 
     Stopping it, SIGKILL included, leaves traffic where it is; started again, it goes on from there.
 

@@ -29,7 +29,7 @@ def route(
     requests_per_s: int | None = None,
     generation_s: float = 60.0,
 ) -> None:
-    """Routes requests to versions as the experiments say, and keeps their exposures and outcomes.
+    """Route requests to versions as the experiments say, and keep their exposures and outcomes.
 
     Args:
         experiments: Folder of experiments; it is followed while the router runs.

@@ -82,7 +82,8 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
         raise InvalidOutcomes("body", "JSON is required") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidOutcomes(".".join(map(str, first["loc"])) or "body", first["msg"]) from error
+        fact = "a JSON object is required" if first["type"] == "model_type" else first["msg"]
+        raise InvalidOutcomes(".".join(map(str, first["loc"])) or "body", fact) from error
     rows = {
         outcome.event_id: {
             "time_us": round((now_s if outcome.time is None else outcome.time) * 1_000_000),
