@@ -81,13 +81,32 @@ class Optimizer(Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)
 
 
+class EarlyStopping(Section):
+    """Ends training when validation has not improved for a while, and goes back to the best weights."""
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    """Of the validation rows, after each epoch."""
+    patience: int = Field(default=3, ge=1)
+    """Epochs in a row without improvement after which training ends."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """A smaller change is no improvement."""
+
+
 class Train(Section):
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    """Rows of one step over all workers; must be a multiple of `virtual_shards`."""
+    """Rows of one batch over all workers; must be a multiple of `virtual_shards`."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are summed for one step of the optimizer."""
     virtual_shards: int = Field(default=4, ge=1)
-    """The batch is always computed as this many pieces, whatever the number of workers."""
+    """A batch is always computed as this many pieces, whatever the number of workers."""
     reduce: Literal["virtual", "ddp"] = "virtual"
+    """`ddp` is faster, and its result depends on the number of workers."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of autocast; weights stay float32, and float16 scales the loss."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is then what is evaluated and kept."""
+    early_stopping: EarlyStopping | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
@@ -95,6 +114,8 @@ class Train(Section):
     loss: Reference = "emberline.models.losses:cross_entropy"
     augment: Reference | None = None
     checkpoint_every_s: float = Field(default=30.0, gt=0)
+    snapshot_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Steps between copies of the state in shared memory; `auto` keeps their cost under 1 % of the time."""
     keep_checkpoints: int = Field(default=3, ge=2)
     max_restarts: int = Field(default=20, ge=0)
     threads: int = Field(default=1, ge=1)

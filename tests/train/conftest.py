@@ -69,6 +69,7 @@ train:
   clip_norm: 1.0
   augment: toy:augment
   checkpoint_every_s: 0.001
+  snapshot_every: 1
 """
 
 

@@ -50,6 +50,9 @@ class Plan:
     def epoch_of(self, step: int) -> int:
         return step // self.steps_per_epoch
 
+    def starts_epoch(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0
+
     def ends_epoch(self, step: int) -> bool:
         return (step + 1) % self.steps_per_epoch == 0
 
@@ -72,6 +75,15 @@ class Plan:
             elif shard == last:
                 low = high = rows
         return low, high
+
+
+def plan_of(recipe: Recipe, num_rows: int, epochs: int | None = None) -> Plan:
+    """The recipe's plan. Accumulated batches are one step with as many times the shards, so its sum is a tree's too."""
+    settings = recipe.train
+    many = settings.accumulate
+    return Plan(
+        recipe.seed, num_rows, epochs or settings.epochs, settings.batch_size * many, settings.virtual_shards * many
+    )
 
 
 class Batches:

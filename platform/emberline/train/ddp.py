@@ -1,35 +1,57 @@
 """`reduce: ddp`: torch's DistributedDataParallel, for when speed matters more than equal results at any world size."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from emberline.train.gradients import Combined, Job, forward_loss, seed_everything, shard_seed
+from emberline.train.gradients import Combined, Job, backward, forward_loss, seed_everything, shard_seed
 from emberline.train.world import World
 
 
 class Distributed:
-    """Each rank computes its part of the step's rows at once; DDP averages.
+    """Each rank computes its part of the step's rows, in as many pieces as batches are accumulated; DDP averages.
 
     The result depends on the number of workers: in rounding, in dropout, and in batch norm, which keeps rank 0's view.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._model = DistributedDataParallel(job.model) if job.world.size > 1 else job.model
+    def __init__(self, job: Job, accumulate: int) -> None:
+        self._job, self._accumulate = job, accumulate
+        self._model: nn.Module = DistributedDataParallel(job.model) if job.world.size > 1 else job.model
+        job.batches.follow(self._pieces)
 
-    def __call__(self, step: int, *, stop: bool) -> Combined:
+    def __call__(self, step: int) -> Combined:
         job, world = self._job, self._job.world
         self._model.train()
         self._model.zero_grad(set_to_none=True)
         total = job.batches.plan.num_rows_of(step)
-        bounds = rank_bounds(total, world)
-        seed_everything(shard_seed(job.seed, step, world.rank))
-        loss = forward_loss(job, step, bounds, self._model)
-        share = (bounds[1] - bounds[0]) * world.size / total if total >= world.size else 1.0
-        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
-        report = torch.tensor([float(loss.detach()) * share / world.size, float(stop)], dtype=torch.float64)
-        world.sum(report)
-        return Combined(float(report[0]), bool(report[1] > 0), {world.rank: float(loss.detach())})
+        pieces = self._pieces(step)
+        rows = pieces[-1][1] - pieces[0][0]
+        own = 0.0
+        for piece, bounds in enumerate(pieces):
+            # DDP averages over ranks, so a rank with more rows than others weighs more
+            share = (bounds[1] - bounds[0]) * (world.size / total if total >= world.size else 1 / rows)
+            seed_everything(shard_seed(job.seed, step, world.rank * self._accumulate + piece))
+            with nullcontext() if piece == len(pieces) - 1 else self._alone():
+                loss = forward_loss(job, step, bounds, self._model)
+                backward(job, step, loss * share)
+            own += float(loss.detach()) * share
+        mean = world.sum(torch.tensor([own / world.size], dtype=torch.float64))
+        return Combined(float(mean), {world.rank: own})
+
+    def _pieces(self, step: int) -> list[tuple[int, int]]:
+        """This rank's part of the step's rows, piece by piece."""
+        low, high = rank_bounds(self._job.batches.plan.num_rows_of(step), self._job.world)
+        pieces = min(self._accumulate, high - low)
+        return [
+            (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces)
+            for piece in range(pieces)
+        ]
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Without averaging over ranks, which the last piece does for all."""
+        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
 
 
 def rank_bounds(rows: int, world: World) -> tuple[int, int]:

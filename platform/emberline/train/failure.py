@@ -14,7 +14,8 @@ def write_failure(folder: Path | None, error: EmberlineError) -> None:
     """Leaves the failure for our launcher, or prints it where another one started this worker."""
     rank = os.environ.get("RANK", "0")
     if folder is None:
-        print(f"error: rank {rank}: {error}", file=sys.stderr)
+        prefix = "" if "rank" in (error.place or "") else f"rank {rank}: "
+        print(f"error: {prefix}{error}", file=sys.stderr, flush=True)
         return
     fact = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
     storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(fact))
@@ -24,5 +25,6 @@ def read_failure(folder: Path) -> EmberlineError | None:
     """The failure of the lowest rank that has one."""
     for path in sorted(folder.glob("rank-*.json")):
         told = orjson.loads(path.read_bytes())
-        return EmberlineError(told["fact"], place=told["place"], hint=told["hint"])
+        place, rank = told["place"] or "", path.stem.replace("-", " ")
+        return EmberlineError(told["fact"], place=place if "rank" in place else f"{rank}: {place}", hint=told["hint"])
     return None

@@ -11,11 +11,12 @@ from emberline.data import Splits, check_splits
 from emberline.models import resolve
 from emberline.recipe import Recipe
 from emberline.train import schedule
-from emberline.train.batches import Batches, Plan, place_of
+from emberline.train.batches import Batches, place_of, plan_of
 from emberline.train.determinism import deterministic
 from emberline.train.evaluate import accuracy
 from emberline.train.gradients import Job, VirtualShards
-from emberline.train.loop import clip, require_finite
+from emberline.train.state import Learner
+from emberline.train.update import Update
 from emberline.train.world import World
 
 
@@ -51,20 +52,27 @@ def finetune(
     """
     check_splits(splits, len(recipe.labels), recipe.data.source)
     settings = recipe.train
-    plan = Plan(recipe.seed, len(splits.train), epochs, settings.batch_size, settings.virtual_shards)
-    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"))
+    plan = plan_of(recipe, len(splits.train), epochs)
+    batches = Batches(
+        splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"),
+        threads=recipe.data.threads, ahead=recipe.data.ahead,
+    )  # fmt: skip
     augment = resolve(settings.augment, search) if settings.augment else None
-    job = Job(model, resolve(settings.loss, search), batches, World(), recipe.seed, augment)
+    autocast, scaler = schedule.precision_of(settings.precision, World())
+    job = Job(model, resolve(settings.loss, search), batches, World(), recipe.seed, augment, autocast, scaler)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with deterministic(settings.threads), torch.random.fork_rng():
         optimizer = schedule.make_optimizer(parameters, settings.optimizer)
-        gradients = VirtualShards(job)
+        gradients, update = (
+            VirtualShards(job),
+            Update(job, Learner(model, optimizer, scaler=scaler), settings.clip_norm),
+        )
         loss = float("nan")
         for step in range(plan.total_steps):
             schedule.set_learning_rate(optimizer, _rate(step, plan.total_steps, learning_rate, recipe))
-            combined = gradients(step, stop=False)
-            require_finite(job, step, combined, clip(parameters, settings.clip_norm))
-            optimizer.step()
+            combined = gradients(step)
+            update.check(step, combined)
+            update.apply()
             loss = combined.loss
             if progress is not None:
                 progress(step + 1, plan.total_steps, loss)

@@ -21,24 +21,28 @@ from emberline.train.summary import since_anew, summarise
 _WEIGHTS = "model.safetensors"
 
 
-def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int) -> None:
-    """Writes what training leaves behind; all ranks call it together, rank 0 writes.
+def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, steps: int) -> None:
+    """Writes what training leaves behind, once its last state is saved; all ranks call it together, rank 0 writes.
+
+    Args:
+        steps: done; fewer than were planned where training ended early.
 
     Raises:
         Fenced: a newer world trains this run.
     """
     world, plan = training.job.world, training.job.batches.plan
     value = accuracy(
-        training.learner.model, training.validation, training.preprocessing, world, place=training.validation_place
+        training.learner.evaluated, training.validation, training.preprocessing, world, place=training.validation_place
     )
-    training.keeping.checkpoint(plan.total_steps, why="end")
     if world.rank == 0:
         training.keeping.tell_restart()
         events = since_anew(read_events(run.log))
         losses = [event["loss"] for event in events if event["event"] == "step"]
         facts = {
             **summarise(events).facts(),
-            "epochs": plan.epochs,
+            "steps": steps,
+            "epochs": plan.epoch_of(steps),
+            "best_epoch": int(training.learner.progress["best_epoch"]) or None,
             "rows": plan.num_rows,
             "loss": losses[-1] if losses else None,
             "accuracy": value,
@@ -75,7 +79,9 @@ def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, 
         with write_paper(
             run.path / TRAINED, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=manifest
         ) as draft:
-            weights = {n: t.detach().cpu().contiguous().clone() for n, t in training.learner.model.state_dict().items()}
+            weights = {
+                n: t.detach().cpu().contiguous().clone() for n, t in training.learner.evaluated.state_dict().items()
+            }
             save_file(weights, draft.folder / _WEIGHTS)
             storage.write_bytes(draft.folder / DESCRIPTION, to_json(artifact))
             draft.facts.update(accuracy=facts["accuracy"], steps=facts["steps"], loss=facts["loss"])

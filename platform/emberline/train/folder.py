@@ -21,7 +21,7 @@ TRAINED = "artifacts/trained"
 _RUN = "run.json"
 _SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
 # how training is carried out, not what it computes
-_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "max_restarts"}
+_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "max_restarts", "snapshot_every"}
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 from emberline.errors import EmberlineError
 from emberline.models import failing_layer
 from emberline.models.build import parameters_dtype
 from emberline.train import tree
 from emberline.train.batches import Batches, Inputs
-from emberline.train.world import World
+from emberline.train.world import World, require_peers
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Augment = Callable[[Inputs], Inputs]
@@ -27,7 +28,12 @@ Augment = Callable[[Inputs], Inputs]
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: the pieces that do not change while it goes on."""
+    """What is trained: the pieces that do not change while it goes on.
+
+    Attributes:
+        autocast: the type that forwards compute in, where it is not the weights' own.
+        scaler: of the loss; with float16 its gradients would vanish otherwise.
+    """
 
     model: nn.Module
     loss: Loss
@@ -35,6 +41,8 @@ class Job:
     world: World
     seed: int
     augment: Augment | None = None
+    autocast: torch.dtype | None = None
+    scaler: GradScaler | None = None
 
     @property
     def place(self) -> str:
@@ -47,17 +55,15 @@ class Combined:
 
     Attributes:
         loss: mean over the step's rows, the same number at every rank.
-        stop: whether any rank asked to stop.
         own_losses: what this rank computed itself, by shard; to name who brought a NaN.
     """
 
     loss: float
-    stop: bool
     own_losses: dict[int, float]
 
 
 class Gradients(Protocol):
-    def __call__(self, step: int, *, stop: bool) -> Combined:
+    def __call__(self, step: int) -> Combined:
         """Leaves the step's gradients in the parameters, the same at every rank."""
 
 
@@ -85,15 +91,17 @@ class VirtualShards:
         owned = [tree.shards_of(rank, world.size, plan.num_shards) for rank in range(world.size)]
         self._nodes = [list(tree.whole_nodes(one, root)) for one in owned]
         self._own_losses: dict[int, float] = {}
+        shards = range(*owned[world.rank])
+        job.batches.follow(lambda step: [plan.shard_bounds(step, shard) for shard in shards])
 
-    def __call__(self, step: int, *, stop: bool) -> Combined:
+    def __call__(self, step: int) -> Combined:
         job, world = self._job, self._job.world
         self._own_losses = {}
         start = [buffer.clone() for buffer in self._floats]
         integers = [buffer.clone() for buffer in self._integers]
 
         def leaf(shard: int) -> torch.Tensor:
-            return self._shard(step, shard, start, integers, stop=stop)
+            return self._shard(step, shard, start, integers)
 
         job.model.train()
         sums = [tree.fold(node, leaf, torch.Tensor.add_) for node in self._nodes[world.rank]]
@@ -107,16 +115,13 @@ class VirtualShards:
             world.broadcast_tensors({str(index): buffer for index, buffer in enumerate(self._integers)}, source=0)
         return self._spread(flat, start)
 
-    def _shard(
-        self, step: int, shard: int, start: list[torch.Tensor], integers: list[torch.Tensor], *, stop: bool
-    ) -> torch.Tensor:
-        """One shard's flat vector: weighted gradients, weighted changes of buffers, weighted loss, wish to stop."""
+    def _shard(self, step: int, shard: int, start: list[torch.Tensor], integers: list[torch.Tensor]) -> torch.Tensor:
+        """One shard's flat vector: weighted gradients, weighted changes of buffers, weighted loss."""
         job = self._job
         low, high = job.batches.plan.shard_bounds(step, shard)
-        ask = torch.tensor([float(stop)], dtype=self._dtype, device=job.world.device)
         if low == high:
             size = sum(p.numel() for p in self._parameters) + sum(b.numel() for b in self._floats) + 1
-            return torch.cat([ask.new_zeros(size), ask])
+            return torch.zeros(size, dtype=self._dtype, device=job.world.device)
         weight = (high - low) / job.batches.plan.num_rows_of(step)
         with torch.no_grad():
             for buffer, value in zip(self._floats + self._integers, start + integers, strict=True):
@@ -126,7 +131,7 @@ class VirtualShards:
         seed_everything(shard_seed(job.seed, step, shard))
         loss = forward_loss(job, step, (low, high), job.model) * weight
         self._own_losses[shard] = float(loss.detach()) / weight
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own is untyped
+        backward(job, step, loss)
         with torch.no_grad():
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
             # equal values count as unchanged, infinities included (a mask of -inf minus itself is NaN)
@@ -135,7 +140,7 @@ class VirtualShards:
                 for now, then in zip(self._floats, start, strict=True)
             ]
             pieces = [piece.reshape(-1).to(self._dtype) for piece in (*gradients, *changes, loss.detach())]
-            return torch.cat([*pieces, ask])
+            return torch.cat(pieces)
 
     def _spread(self, flat: torch.Tensor, start: list[torch.Tensor]) -> Combined:
         position = 0
@@ -151,7 +156,7 @@ class VirtualShards:
         with torch.no_grad():
             for buffer, then in zip(self._floats, start, strict=True):
                 buffer.copy_(then + take(buffer))
-        return Combined(float(flat[position]), bool(flat[position + 1] > 0), self._own_losses)
+        return Combined(float(flat[position]), self._own_losses)
 
     def _someone_idles(self, step: int) -> bool:
         """Whether some rank has no row of this step, as happens at the end of an epoch."""
@@ -184,32 +189,63 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
     Raises:
         EmberlineError: the user's code failed; names rank, step and layer.
     """
-    inputs, labels = job.batches.part(step, bounds)
     place = f"{job.place}, step {step}"
+    try:
+        inputs, labels = job.batches.part(step, bounds)
+    except EmberlineError as error:
+        raise EmberlineError(error.fact, place=f"{place}, {error.place}", hint=error.hint) from error
     outputs: Any = None
     try:
         if job.augment is not None:
             inputs = job.augment(inputs)
-        outputs = model(*(one.to(job.world.device) for one in inputs))
-        loss = job.loss(outputs, labels.to(job.world.device))
+        with torch.autocast(job.world.device.type, job.autocast, enabled=job.autocast is not None):
+            outputs = model(*(one.to(job.world.device) for one in inputs))
+            loss = job.loss(outputs, labels.to(job.world.device))
     except EmberlineError:
         raise
-    except torch.OutOfMemoryError as error:
-        hint = "lower train.batch_size, or raise train.virtual_shards: one shard is in memory at a time"
-        raise EmberlineError("the device has not enough memory for a shard", place=place, hint=hint) from error
     except Exception as error:
+        require_memory(place, error)
+        require_peers(error)
         _require_outputs(job, outputs, labels, place, error)
         # a user's model, loss or augmentation may fail in any way; which layer it was is what helps
         layer = failing_layer(error, job.model)
         where = f"layer {layer}" if layer else "the loss or augmentation"
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         shapes = ", ".join(str(list(one.shape)) for one in inputs)
         raise EmberlineError(
-            f"{where} failed: {text}", place=place, hint=f"the inputs were of shape {shapes}"
+            f"{where} failed: {_first_line(error)}", place=place, hint=f"the inputs were of shape {shapes}"
         ) from error
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         raise EmberlineError("the loss is no tensor of one number", place=place, hint="return the mean over the rows")
-    return loss.reshape(())
+    return loss.reshape(()).float() if job.autocast is not None else loss.reshape(())
+
+
+def backward(job: Job, step: int, loss: torch.Tensor) -> None:
+    """Adds the gradients of the loss, scaled where float16 asks for it, to the parameters'.
+
+    Raises:
+        EmberlineError: it failed; names rank and step.
+    """
+    try:
+        (loss if job.scaler is None else job.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]  # torch's
+    except RuntimeError as error:
+        place = f"{job.place}, step {step}"
+        require_memory(place, error)
+        require_peers(error)
+        hint = "an operation has no derivative, or none that is deterministic; the text names it"
+        raise EmberlineError(f"the backward failed: {_first_line(error)}", place=place, hint=hint) from error
+
+
+def require_memory(place: str, error: Exception) -> None:
+    """Says so where an error means that memory, of this machine or of a device, was short."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in text:
+        hint = "lower train.batch_size, or raise train.virtual_shards: one shard is in memory at a time"
+        raise EmberlineError("there is not enough memory for a shard", place=place, hint=hint) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _require_outputs(job: Job, outputs: Any, labels: torch.Tensor, place: str, error: Exception) -> None:

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 
+from emberline.recipe import Train
 from emberline.runlog import RunLog
 from emberline.train import snapshot
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.folder import RunFolder
-from emberline.train.state import Learner, Tensors
+from emberline.train.pace import Snapshots
+from emberline.train.state import Learner
 from emberline.train.summary import Event
 from emberline.train.world import World
 
@@ -16,23 +18,28 @@ class Keeping:
     """Keeps the state safe and the log true.
 
     Every rank has one: the first rank of a node writes its snapshots, rank 0 writes checkpoints and the log.
+
+    Attributes:
+        done: steps whose state this process has.
     """
 
     def __init__(
         self, run: RunFolder, checkpoints: Checkpoints, learner: Learner, world: World, *,
-        log: RunLog, generation: int, seed: int, every_s: float, restart: Callable[[float], Event | None],
+        log: RunLog, generation: int, settings: Train, seed: int, done: int, restart: Callable[[float], Event | None],
     ) -> None:  # fmt: skip
         self._run, self._checkpoints, self._learner, self._world = run, checkpoints, learner, world
-        self._log, self._generation, self._seed, self._every_s = log, generation, seed, every_s
-        self._writer: snapshot.SnapshotWriter | None = None
-        self._without_snapshots = world.local_rank != 0
+        self._log, self._generation, self._seed, self._every_s = log, generation, seed, settings.checkpoint_every_s
+        self.done = done
+        writes = world.local_rank == 0
+        self._snapshots = Snapshots(run, generation, log, every=settings.snapshot_every, writes=writes)
         self._saved_at = self._stepped_at = time.monotonic()
         self._saved_step = -1
         self._restart: Callable[[float], Event | None] | None = restart
 
     def after_step(self, step: int, *, epoch: int, loss: float, rows: int) -> None:
         """Called with the number of steps done, once the optimizer has moved."""
-        self._snapshot(step)
+        self.done = step
+        self._snapshots.after_step(step, self._learner.tensors)
         if self._world.rank != 0:
             return
         now = time.monotonic()
@@ -59,33 +66,16 @@ class Keeping:
         seconds = round(self._saved_at - started, 4)
         self._log.event("checkpoint", step=step, path=str(path), seconds=seconds, why=why, generation=self._generation)
 
+    def hand_over(self) -> None:
+        """Before this process ends early: rank 0's state goes to disk, that of another node's first rank to memory."""
+        self._snapshots.write(self.done, self._learner.tensors())
+        self.checkpoint(self.done, why="preemption")
+
+    def remember(self) -> None:
+        """Copies the state into shared memory now, whatever the pace: what comes next may not be survived."""
+        self._snapshots.write(self.done, self._learner.tensors())
+
     def forget_snapshots(self) -> None:
         """Frees the shared memory: the run has ended and its artifact is on disk."""
         if self._world.local_rank == 0:
             snapshot.remove_snapshots(self._run.run_id, self._run.path)
-
-    def _snapshot(self, step: int) -> None:
-        if self._without_snapshots:
-            return
-        tensors = self._learner.tensors()
-        if self._writer is None:
-            self._writer = self._open(tensors)
-            if self._writer is None:
-                return
-            self._writer.write(step, tensors)
-            snapshot.remove_snapshots(self._run.run_id, self._run.path, but=self._writer.path)
-            return
-        self._writer.write(step, tensors)
-
-    def _open(self, tensors: Tensors) -> snapshot.SnapshotWriter | None:
-        needed = snapshot.needed_bytes(tensors)
-        path = snapshot.snapshot_path(self._run.run_id, self._generation, needed, self._run.path)
-        if path.parent == self._run.path:
-            self._log.say(f"shared memory has no room for {needed >> 10} KiB; snapshots are kept in {path.parent}")
-        try:
-            return snapshot.SnapshotWriter(path, tensors, self._run.path)
-        except OSError as error:
-            # training can go on: a killed worker then costs the steps since the last checkpoint
-            self._without_snapshots = True
-            self._log.say(f"no snapshots: {path}: {error}; a killed worker costs the steps since the last checkpoint")
-            return None

@@ -1,12 +1,15 @@
-"""Optimizer and learning rate: functions of the recipe and the step, with no state of their own beyond the moments."""
+"""Optimizer, precision and learning rate: functions of the recipe and the step."""
 
 import math
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from torch import nn, optim
+from torch.amp import GradScaler
 
 from emberline.recipe import Optimizer
+from emberline.train.world import World
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: Optimizer) -> optim.Optimizer:
@@ -14,6 +17,19 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: Optimizer) -> o
         momentum, decay = settings.momentum, settings.weight_decay
         return optim.SGD(parameters, settings.learning_rate, momentum=momentum, weight_decay=decay)
     return optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def precision_of(
+    name: Literal["float32", "bfloat16", "float16"], world: World
+) -> tuple[torch.dtype | None, GradScaler | None]:
+    """The type for autocast, and the scaler that float16 needs since its small gradients would vanish."""
+    if name == "float32":
+        return None, None
+    if name == "bfloat16":
+        return torch.bfloat16, None
+    scaler = GradScaler(world.device.type)
+    scaler.scale(torch.zeros((), device=world.device))  # made now: a rank without rows would never scale a loss
+    return torch.float16, scaler
 
 
 def learning_rate(

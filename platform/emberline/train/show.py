@@ -51,15 +51,8 @@ class Show:
             self._step(event)
         elif kind == "epoch":
             self._facts["accuracy"] = float(event["accuracy"])
-        elif kind == "restart":
-            self._say(
-                f"back after {event['seconds_lost']:.1f} s at step {event['step']} from the {event['source']}, "
-                f"{event['steps_lost']} steps lost, {event['world_size']} workers"
-            )
-        elif kind == "worker_exit":
-            self._say(f"worker of rank {event['rank']} (pid {event['pid']}) ended: {event['reason']}")
-        elif kind == "say":
-            self._say(event["text"])
+        elif (text := sentence(event)) is not None:
+            self._say(text)
 
     def close(self) -> None:
         self._stack.close()
@@ -86,6 +79,35 @@ class Show:
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+def sentence(event: dict[str, Any]) -> str | None:
+    """What a person is told of an event, if it is one line of its own."""
+    text: str | None = None
+    match event["event"]:
+        case "say":
+            text = str(event["text"])
+        case "restart":
+            text = (
+                f"back after {event['seconds_lost']:.1f} s at step {event['step']} from the {event['source']}, "
+                f"{event['steps_lost']} steps lost, {event['world_size']} workers"
+            )
+        case "worker_exit":
+            text = f"worker of rank {event['rank']} (pid {event['pid']}) ended: {event['reason']}"
+        case "sample":
+            text = f"trains on a sample: the same {event['rows']} rows each time, {event['fraction']:g} of all"
+        case "preempted":
+            text = f"saved at step {event['step']}, {event['seconds_to_save']:.2f} s after the notice"
+        case "overflow":
+            text = f"step {event['step']}: gradients overflowed float16; left out, and the loss is scaled by half"
+        case "early_stop":
+            text = f"no improvement at epoch {event['epoch']}: back to the weights of epoch {event['best_epoch']}"
+        case "snapshots" if event["every"] > 1:
+            text = (
+                f"a snapshot takes {event['write_ms']:.2g} ms and a step {event['step_ms']:.2g} ms: "
+                f"one every {event['every']} steps, which a killed worker costs at most"
+            )
+    return text
 
 
 class Follow:

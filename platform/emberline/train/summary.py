@@ -7,7 +7,20 @@ from typing import Any
 Event = dict[str, Any]
 
 # others write into the same log, compression for one
-_OWN = {"world", "step", "epoch", "restart", "checkpoint", "worker_exit", "preempted", "not_finite", "done"}
+_OWN = {
+    "world",
+    "step",
+    "epoch",
+    "restart",
+    "checkpoint",
+    "worker_exit",
+    "preempted",
+    "not_finite",
+    "done",
+    "snapshots",
+    "overflow",
+    "early_stop",
+}
 _LAST = {"preempted", "done"}
 
 
@@ -20,6 +33,8 @@ class Summary:
         seconds_lost: between the last step before a death and the first step after it, beyond one step's time.
         steps_lost: steps that had been logged and were computed again.
         goodput: the part of the time that was not lost.
+        preemptions: notices at which the state was saved.
+        seconds_to_save: the longest of them, from the notice to the saved state; 0 without any.
     """
 
     steps: int
@@ -29,6 +44,8 @@ class Summary:
     steps_lost: int
     goodput: float
     checkpoints: int
+    preemptions: int
+    seconds_to_save: float
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,6 +56,7 @@ def summarise(events: Sequence[Event]) -> Summary:
     restarts = [event for event in events if event["event"] == "restart"]
     seconds = sum(_durations(events))
     lost = sum(float(event["seconds_lost"]) for event in restarts)
+    saves = [float(event["seconds_to_save"]) for event in events if event["event"] == "preempted"]
     return Summary(
         steps=max((event["step"] for event in events if event["event"] == "step"), default=0),
         restarts=len(restarts),
@@ -47,6 +65,8 @@ def summarise(events: Sequence[Event]) -> Summary:
         steps_lost=sum(int(event["steps_lost"]) for event in restarts),
         goodput=round(1 - lost / seconds, 4) if seconds > lost else 0.0,
         checkpoints=sum(event["event"] == "checkpoint" for event in events),
+        preemptions=len(saves),
+        seconds_to_save=max(saves, default=0.0),
     )
 
 

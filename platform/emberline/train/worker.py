@@ -8,12 +8,14 @@ Exit codes: 0 done, 1 a failure that another try would meet again, 3 another wor
 
 import argparse
 import ctypes
+import errno
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from pathlib import Path
 from threading import Thread
 from typing import NoReturn, TypeVar
 
+import psutil
 import torch
 
 from emberline.data import Splits, check_splits, load
@@ -30,7 +33,7 @@ from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train import fence, snapshot
-from emberline.train.batches import Batches, Plan, check_rows, place_of
+from emberline.train.batches import Batches, check_rows, place_of, plan_of
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
@@ -42,7 +45,7 @@ from emberline.train.keeping import Keeping
 from emberline.train.loop import Training, train
 from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
 from emberline.train.resume import Resumed, resume
-from emberline.train.schedule import make_optimizer
+from emberline.train.schedule import make_optimizer, precision_of
 from emberline.train.show import TrainingLog
 from emberline.train.state import Learner
 from emberline.train.summary import Event, restart_facts
@@ -50,6 +53,8 @@ from emberline.train.world import PeerLost, World, join_world, leave_world
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
+_NOTICE_S = 0.5  # after a peer was lost: it may have had the notice that is on its way to this process too
+_FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -82,23 +87,47 @@ def main() -> None:
 def work(order: Order) -> None:
     """Trains until the end, a notice or a failure; returns only when the run is done, else exits with its code."""
     end_with_parent()
-    preemption = Preemption()
+    preemption = Preemption(_leave)
     preemption.listen()
     try:
-        done = _train(order, preemption)
-    except EmberlineError as error:
-        write_failure(order.failures, error)
-        _leave(1)
+        _train(order, preemption)
     except PeerLost as error:
+        preemption.hold(_NOTICE_S)
         if order.failures is None:  # our own agent tells who it was
             print(f"rank {os.environ.get('RANK', '0')}: another worker was lost: {error}", file=sys.stderr)
         _leave(PEER_LOST)
-    except Exception:  # noqa: BLE001 - shown in full; the process ends at once, since peers may hang in a collective
-        traceback.print_exc()
-        _leave(1)
-    if not done:
-        _leave(PREEMPTED)
+    except Exception as error:  # noqa: BLE001 - told; the process ends at once, since peers may hang in a collective
+        preemption.hold()
+        _fail(order, error)
+    preemption.ignore()
     leave_world()
+
+
+def _fail(order: Order, error: Exception) -> NoReturn:
+    """Tells a failure and ends this process; a clear one would come again, so nobody is to try."""
+    if isinstance(error, OSError) and error.errno in _FULL_OR_READ_ONLY:
+        hint = f"free some space or repair {order.runs}, then start again: training goes on from the last saved state"
+        error = EmberlineError(f"cannot be written: {error}", place=order.runs, hint=hint)
+    if isinstance(error, EmberlineError):
+        write_failure(order.failures, error)
+        stop_torchrun()
+    else:
+        traceback.print_exception(error)
+    _leave(1)
+
+
+def stop_torchrun() -> None:
+    """Asks torchrun's agent, where it is one that started this worker, to end instead of trying again.
+
+    It has no exit code for that. Told by SIGTERM, it passes that on, so the other workers save their state.
+    """
+    tried = os.environ.get("TORCHELASTIC_RESTART_COUNT") == os.environ.get("TORCHELASTIC_MAX_RESTARTS")
+    if multiprocessing.parent_process() is not None or tried:  # our own agent, or one that ends by itself
+        return
+    agent = psutil.Process(os.getppid())
+    if any("torchrun" in word or "torch.distributed.run" in word for word in agent.cmdline()):
+        print("another try would fail alike; torchrun is told to end", file=sys.stderr, flush=True)
+        agent.terminate()
 
 
 def end_with_parent() -> None:
@@ -120,7 +149,7 @@ def _die_after(sentinel: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _train(order: Order, preemption: Preemption) -> bool:
+def _train(order: Order, preemption: Preemption) -> None:
     recipe, search = load_recipe(order.recipe, order.settings), order.recipe.parent
     make_deterministic(recipe.train.threads)
     splits = load(recipe.data, search)
@@ -134,7 +163,7 @@ def _train(order: Order, preemption: Preemption) -> bool:
     if world.gather(world.rank == 0 and finished_manifest(path, recipe) is not None)[0]:
         if world.rank == 0:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
-        return True
+        return
     run = _one_for_all(world, prepare_folder(path, recipe, len(splits.train)) if world.rank == 0 else None)
     generation = _one_for_all(world, fence.claim_generation(path) if world.rank == 0 else None)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
@@ -143,7 +172,7 @@ def _train(order: Order, preemption: Preemption) -> bool:
         log.event("anew", changes=run.anew)
         log.say(f"{path} held nothing to go on from; starts anew with another recipe ({run.anew})")
     job = _job(recipe, search, splits, model.to(world.device), world)
-    learner = Learner(model, make_optimizer((p for p in model.parameters() if p.requires_grad), recipe.train.optimizer))
+    learner = _learner(recipe, job)
     checkpoints = Checkpoints(path, digest=run.digest, keep=recipe.train.keep_checkpoints)
     if world.rank == 0:
         checkpoints.sweep()
@@ -152,33 +181,61 @@ def _train(order: Order, preemption: Preemption) -> bool:
     restart = _tell_world(log, job, resumed, generation, order.launch)
     keeping = Keeping(
         run, checkpoints, learner, world,
-        log=log, generation=generation, seed=recipe.seed, every_s=recipe.train.checkpoint_every_s, restart=restart,
+        log=log, generation=generation, settings=recipe.train, seed=recipe.seed, done=resumed.step, restart=restart,
     )  # fmt: skip
-    gradients: Gradients = VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job)
     training = Training(
-        job,
-        recipe.train,
-        learner,
-        gradients,
-        keeping,
-        preemption,
-        splits.validation,
-        recipe.preprocessing,
-        log,
-        place_of(recipe, "validation"),
-    )
-    if not train(training, resumed.step):
-        return False
-    finish(run, recipe, training, generation)
-    return True
+        job, recipe.train, learner, _gradients(recipe, job), keeping, preemption,
+        splits.validation, recipe.preprocessing, log, place_of(recipe, "validation"),
+    )  # fmt: skip
+    preemption.saves(partial(_hand_over, order, training))
+    try:
+        steps = train(training, resumed.step)
+    except PeerLost:
+        keeping.remember()
+        raise
+    with preemption.moving():
+        keeping.checkpoint(steps, why="end")
+    learner.take_best()
+    finish(run, recipe, training, generation, steps)
+
+
+def _hand_over(order: Order, training: Training, asked_at: float) -> int:
+    """Saves the state at a notice, in a thread of its own; returns the exit code."""
+    try:
+        training.keeping.hand_over()
+    except EmberlineError as error:
+        write_failure(order.failures, error)
+        return 1
+    seconds = round(time.monotonic() - asked_at, 3)
+    training.log.event("preempted", step=training.keeping.done, seconds_to_save=seconds)
+    return PREEMPTED
+
+
+def _learner(recipe: Recipe, job: Job) -> Learner:
+    settings = recipe.train
+    optimizer = make_optimizer((p for p in job.model.parameters() if p.requires_grad), settings.optimizer)
+    keeps_best = settings.early_stopping is not None
+    return Learner(job.model, optimizer, ema=settings.ema, scaler=job.scaler, keeps_best=keeps_best)
+
+
+def _gradients(recipe: Recipe, job: Job) -> Gradients:
+    return VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job, recipe.train.accumulate)
 
 
 def _job(recipe: Recipe, search: Path, splits: Splits, model: torch.nn.Module, world: World) -> Job:
     settings = recipe.train
-    plan = Plan(recipe.seed, len(splits.train), settings.epochs, settings.batch_size, settings.virtual_shards)
-    batches = Batches(splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"))
+    batches = Batches(
+        splits.train,
+        plan_of(recipe, len(splits.train)),
+        recipe.preprocessing,
+        len(recipe.labels),
+        place_of(recipe, "train"),
+        threads=recipe.data.threads,
+        ahead=recipe.data.ahead,
+    )
     augment = resolve(settings.augment, search) if settings.augment else None
-    return Job(model, resolve(settings.loss, search), batches, world, recipe.seed, augment)
+    autocast, scaler = precision_of(settings.precision, world)
+    return Job(model, resolve(settings.loss, search), batches, world, recipe.seed, augment, autocast, scaler)
 
 
 def _tell_world(

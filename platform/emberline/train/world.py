@@ -16,6 +16,7 @@ import torch.distributed as dist
 T = TypeVar("T")
 _CPU = torch.device("cpu")
 _TIMEOUT = timedelta(minutes=10)
+_LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 class PeerLost(Exception):
@@ -104,6 +105,13 @@ def join_world() -> World:
 def leave_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def require_peers(error: Exception) -> None:
+    """Raises PeerLost where an error that came up in somebody else's code is a collective's, as DDP's are."""
+    lost = isinstance(error, dist.DistBackendError | dist.DistNetworkError)
+    if lost or (isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST)):
+        raise PeerLost(str(error).splitlines()[0]) from error
 
 
 def _guard(call: Callable[[], object]) -> None:
