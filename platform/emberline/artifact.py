@@ -18,7 +18,8 @@ from emberline.recipe import Model, Preprocessing
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
 
-Backend = Literal["aoti", "onnx", "exported"]
+Backend = Literal["aoti", "onnx", "openvino", "exported"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 class ChannelEdit(Frozen):
@@ -41,12 +42,13 @@ class Package(Frozen):
     Attributes:
         needs: CPU flags as `/proc/cpuinfo` names them; a machine without one of them must not load it.
         torch: version it was exported with; `aoti` packages load with the same minor version only.
+        march: what it was compiled for (`native` for the CPU it was made on), or the runtime's name and version.
         int8_kernels: quantized kernels counted in the package; 0 for floating point.
     """
 
     file: str
     backend: Backend
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     max_batch: Annotated[int, Field(ge=1)]
     needs: tuple[str, ...] = ()
     torch: str = ""
@@ -63,12 +65,36 @@ class Latency(Frozen):
     spread_ms: float
 
 
+class PackageMeasurement(Frozen):
+    """What was measured of one package, in rounds interleaved with all others of the recipe.
+
+    Attributes:
+        memory_mb: peak of a process that loads it and answers the largest batch size, PyTorch itself included.
+        chosen: whether it leads the chain.
+        verdict: of the accuracy gate; "-" where there is none.
+    """
+
+    file: str
+    backend: Backend
+    precision: str
+    accuracy: float
+    accuracy_drop: float
+    latencies: tuple[Latency, ...]
+    size_bytes: int
+    memory_mb: float | None = None
+    verdict: str = "-"
+    chosen: bool = False
+
+
 class Measurement(Frozen):
     """What was measured of an artifact, on the machine named.
 
     Attributes:
         rows: validation rows behind `accuracy`.
         speedup: baseline's wall time over this artifact's, at the first batch size to be served.
+        memory_mb: as in `PackageMeasurement`, of the package that was chosen.
+        packages: every package that was built, those not chosen included.
+        left_out: why a backend has no package here, by its name in the recipe.
     """
 
     accuracy: float
@@ -79,6 +105,9 @@ class Measurement(Frozen):
     accuracy_drop: float | None = None
     machine: str = ""
     warnings: tuple[str, ...] = ()
+    memory_mb: float | None = None
+    packages: tuple[PackageMeasurement, ...] = ()
+    left_out: dict[str, str] = {}
 
 
 class Artifact(Frozen):
@@ -106,13 +135,16 @@ class Probe(Frozen):
 
     Attributes:
         instance: value of each input, by name, JSON ready (images as base64).
-        expected: the model's raw outputs for that one row.
+        expected: the model's raw first output for that one row.
+        more_expected: its further outputs, flattened, where it has several; each with a tolerance of its own.
         tolerance: largest absolute difference that still counts as the same answer.
     """
 
     instance: dict[str, Any]
     expected: tuple[float, ...]
     tolerance: float
+    more_expected: tuple[tuple[float, ...], ...] = ()
+    more_tolerance: tuple[float, ...] = ()
 
 
 def read_artifact(folder: Path) -> tuple[Manifest, Artifact]:

@@ -4,6 +4,7 @@ Sections of all stages are typed here, without stage code: every verb reads the 
 Models and data are named as `module:function`, of the user's own code (found beside the recipe file) or of emberline's.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -41,18 +42,41 @@ class Data(Section):
 
     source: Reference
     arguments: dict[str, Any] = {}
+    sample: float | None = Field(default=None, gt=0, le=1)
+    """Fraction of the training rows to train on, always the same ones: for a quick look."""
+    threads: int = Field(default=2, ge=0)
+    """Threads of each worker that read ahead and decode; 0 reads rows when they are asked for."""
+    ahead: int = Field(default=4, ge=1)
+    """Pieces of a batch that are kept ready, one virtual shard's rows each."""
 
 
 class Input(Section):
     """One named input as a client sends it."""
 
     name: str
-    kind: Literal["tensor", "image"] = "tensor"
+    kind: Literal["tensor", "image", "text"] = "tensor"
     dtype: Literal["float32", "int64", "uint8"] = "float32"
     shape: tuple[int, ...] = ()
     """Shape of one row, without the batch dimension; images need none."""
     minimum: float | None = None
     maximum: float | None = None
+    length: int | None = Field(default=None, ge=1)
+    """Of a text: tokens the model takes; shorter texts are padded with 0, longer ones cut."""
+    tokenizer: dict[str, Any] | str | None = None
+    """Of a text: `bytes` (ids 1 to 256), `words` (hashed), or a `tokenizer.json` beside the recipe (then its content)."""
+    vocabulary: int | None = Field(default=None, ge=3)
+    """Of a text in `words`: how many ids there are, padding included."""
+
+    @model_validator(mode="after")
+    def _settings_fit_the_kind(self) -> "Input":
+        given = {key for key in ("length", "tokenizer", "vocabulary") if getattr(self, key) is not None}
+        if self.kind != "text" and given:
+            raise ValueError(f"{', '.join(sorted(given))} does nothing with kind {self.kind}; leave it out")
+        if self.kind == "text" and (self.length is None or self.tokenizer is None):
+            raise ValueError("an input of kind text needs length and tokenizer")
+        if (self.tokenizer == "words") != (self.vocabulary is not None):
+            raise ValueError("vocabulary belongs to tokenizer: words, which needs it")
+        return self
 
 
 class Step(Section):
@@ -117,9 +141,15 @@ class Train(Section):
     snapshot_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Steps between copies of the state in shared memory; `auto` keeps their cost under 1 % of the time."""
     keep_checkpoints: int = Field(default=3, ge=2)
+    checkpoints: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://.+")
+    """URL of a folder in an object store (`s3://bucket/runs`); each run has a folder there. Else the run's own folder."""
     max_restarts: int = Field(default=20, ge=0)
     threads: int = Field(default=1, ge=1)
     """Threads per worker; part of what makes results equal bit for bit."""
+
+    def checkpoints_of(self, run: str) -> str | None:
+        """Where a run's checkpoints lie, if not in its own folder."""
+        return None if self.checkpoints is None else f"{self.checkpoints.rstrip('/')}/{run}"
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Train":
@@ -128,13 +158,64 @@ class Train(Section):
         return self
 
 
+class Distill(Section):
+    """A student learns what a teacher answers, beside what the labels say."""
+
+    stage: Literal["distill"]
+    student: Model | None = None
+    """The net that learns, made anew; without it the net as the stages before left it."""
+    teacher: str | None = None
+    """Folder of the artifact that teaches, from the working directory; without it the trained one."""
+    recorded: str | None = None
+    """Parquet file written by `emberline record`, in place of a teacher that runs beside the student."""
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    temperature: float = Field(default=4.0, gt=0)
+    soft: float = Field(default=0.7, ge=0)
+    """Weight of the divergence from the teacher's softened answers."""
+    hard: float = Field(default=0.3, ge=0)
+    """Weight of the recipe's own loss on the labels."""
+    features: dict[str, str] = {}
+    """Layers whose outputs are matched as well: the teacher's, and the student's that shall resemble it."""
+    feature_weight: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _something_is_taught(self) -> "Distill":
+        if self.soft == 0 and not self.features:
+            raise ValueError("soft is 0 and there are no features, so the teacher has no say; use the finetune stage")
+        if self.recorded and self.features:
+            raise ValueError("recorded answers hold no features; leave features or recorded out")
+        if self.recorded and self.teacher:
+            raise ValueError("recorded answers stand in for a teacher; leave teacher or recorded out")
+        return self
+
+
 class Prune(Section):
     stage: Literal["prune"]
-    ratio: float = Field(gt=0, lt=1)
-    """Fraction of the channels removed in each group."""
-    round_to: int = Field(default=8, ge=1)
-    """Widths are multiples of this: odd widths cost more time than they save."""
+    method: Literal["structured", "magnitude", "movement", "2:4"] = "structured"
+    """`structured` takes whole channels away; the others set single weights to zero, which makes no CPU faster."""
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    """Fraction of the channels removed in each group, or of all weights set to zero; `2:4` is always one half."""
+    round_to: int | Literal["measured"] = 8
+    """Widths are multiples of this: odd widths cost more than they save. `measured` times a few and takes the best."""
     ignored_layers: tuple[str, ...] = ()
+    """Layers that stay as they are; `*` stands for any part of a name."""
+    epochs: int = Field(default=2, ge=1)
+    """Of training while weights are set to zero by their movement; `movement` only."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of that training."""
+
+    @model_validator(mode="after")
+    def _settings_fit_the_method(self) -> "Prune":
+        if isinstance(self.round_to, int) and self.round_to < 1:
+            raise ValueError(f"round_to is {self.round_to}; 1 or more is required")
+        of_others = {"structured": {"epochs", "learning_rate"}, "movement": {"round_to"}}
+        unused = self.model_fields_set & of_others.get(self.method, {"round_to", "epochs", "learning_rate"})
+        if self.method == "2:4" and "ratio" in self.model_fields_set and self.ratio != 0.5:  # noqa: PLR2004 - two of four
+            unused = unused | {"ratio"}
+        if unused:
+            raise ValueError(f"{', '.join(sorted(unused))} does nothing with method {self.method}; leave it out")
+        return self
 
 
 class Finetune(Section):
@@ -143,25 +224,67 @@ class Finetune(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
 
 
+class AwareTraining(Section):
+    """Quantization-aware training: the fallback where quantization after training loses too much."""
+
+    above: float = Field(default=0.0, ge=-1, le=1)
+    """Drop in accuracy over the validation rows above which it is tried; -1 tries it always."""
+    epochs: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+
+
 class Quantize(Section):
     stage: Literal["quantize"]
-    precision: Literal["int8"] = "int8"
+    precision: Literal["int8", "int8_dynamic", "int8_embeddings", "bf16", "fp16"] = "int8"
+    """`int8` has fixed scales from calibration rows, `int8_dynamic` measures activations row by row as it runs."""
     calibration_rows: int = Field(default=256, ge=1)
+    embeddings: Literal["int8", "float"] = "int8"
+    """Tables of embeddings, which no other int8 kernel reaches: stored as int8, a scale a row."""
+    skip_layers: tuple[str, ...] = ()
+    """Layers that stay in floating point; `*` stands for any part of a name."""
+    skip_sensitive: int = Field(default=0, ge=0)
+    """As many more layers stay in floating point: those whose int8 alone changes the outputs most."""
+    smooth: float | None = Field(default=None, ge=0, le=1)
+    """SmoothQuant's alpha: how much of the activations' outliers moves into the weights; absent leaves them."""
+    aware_training: AwareTraining | None = None
+
+    @model_validator(mode="after")
+    def _settings_fit_the_precision(self) -> "Quantize":
+        only_int8 = {"skip_layers", "skip_sensitive", "calibration_rows"}
+        unused = {
+            "int8": set(),
+            "int8_dynamic": {"aware_training", "calibration_rows"},
+            "int8_embeddings": {*only_int8, "aware_training", "smooth"},
+        }.get(self.precision, {*only_int8, "aware_training", "smooth", "embeddings"})
+        given = self.model_fields_set & unused
+        if self.precision == "int8_dynamic" and (self.skip_sensitive or self.smooth is not None):
+            given -= {"calibration_rows"}  # what finds sensitive layers and outliers looks at those rows
+        if given:
+            raise ValueError(f"{', '.join(sorted(given))} does nothing with precision {self.precision}; leave it out")
+        if self.precision == "int8_embeddings" and self.embeddings == "float":
+            raise ValueError("precision int8_embeddings with embeddings: float leaves nothing to quantize")
+        return self
+
+
+ExportBackend = Literal["aoti", "aoti-native", "onnx", "openvino"]
 
 
 class Export(Section):
     stage: Literal["export"]
-    backends: tuple[Literal["aoti", "onnx"], ...] = ("aoti",)
+    backends: tuple[ExportBackend, ...] | Literal["installed"] = "installed"
+    """What packages are built for; the fastest that passes the gates leads. `installed` is all that this machine has."""
     max_batch: int = Field(default=64, ge=2)
 
 
-Stage = Annotated[Prune | Finetune | Quantize | Export, Field(discriminator="stage")]
+Stage = Annotated[Distill | Prune | Finetune | Quantize | Export, Field(discriminator="stage")]
 
 
 class Gates(Section):
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
     min_speedup: float | None = Field(default=None, gt=0)
     max_size_mb: float | None = Field(default=None, gt=0)
+    max_memory_mb: float | None = Field(default=None, gt=0)
+    """Peak of a process that loads the package and answers the largest batch size, PyTorch itself included."""
     on_slower: Literal["warn", "refuse"] = "warn"
     """What happens to a candidate measured slower than the baseline; `warn` keeps it and says so in every paper."""
 
@@ -169,6 +292,8 @@ class Gates(Section):
 class Variant(Section):
     stages: tuple[Stage, ...]
     gates: Gates = Gates()
+    fallbacks: tuple[tuple[Stage, ...], ...] = ()
+    """Other stages to try, in this order, when a gate or a stage fails; what they share with those before is reused."""
 
 
 class Compress(Section):
@@ -178,11 +303,45 @@ class Compress(Section):
     batch_sizes: tuple[int, ...] = (1, 32)
     """Batch sizes to be served: latency is measured and outputs are compared at each."""
     threads: int = Field(default=1, ge=1)
+    int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu"
+    """`any-cpu` calibrates to 7 bits where this CPU has VNNI too, so that CPUs without it can load the packages."""
 
     @model_validator(mode="after")
     def _baseline_is_there(self) -> "Compress":
         if self.baseline not in self.artifacts:
             raise ValueError(f"baseline {self.baseline!r} is none of the artifacts {sorted(self.artifacts)}")
+        if self.artifacts[self.baseline].fallbacks:
+            raise ValueError(f"baseline {self.baseline!r} has fallbacks; what the others are held against is one thing")
+        return self
+
+
+class Pass(Section):
+    """One model of a cascade, and which rows go on to the next; the last one has no rule."""
+
+    artifact: Name
+    keep: int | None = Field(default=None, ge=1)
+    """Of a ranking's items, this many of the best go on."""
+    confidence: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A row whose likeliest class is less probable than this goes on."""
+
+
+class Cascade(Section):
+    """Artifacts of one recipe served as one version, the lightest first."""
+
+    version: Version
+    passes: tuple[Pass, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _rules_lead_on(self) -> "Cascade":
+        *first, last = self.passes
+        if last.keep is not None or last.confidence is not None:
+            raise ValueError(f"{last.artifact} is the last pass; keep and confidence say who goes on to another")
+        for one in first:
+            if one.keep is None and one.confidence is None:
+                raise ValueError(f"{one.artifact} needs keep or confidence, which say who goes on")
+        kept = [one.keep for one in first if one.keep is not None]
+        if kept != sorted(kept, reverse=True):
+            raise ValueError(f"keep goes up from pass to pass: {kept}")
         return self
 
 
@@ -191,8 +350,10 @@ class Archive(Section):
     """The model's name at the router: /predictions/{model}."""
     versions: dict[Name, Version]
     """Version of each artifact."""
+    cascades: dict[Name, Cascade] = {}
+    """Further versions, each made of several artifacts."""
     handler: str = "auto"
-    """`auto`, `tensor`, `image`, or the path of the user's own handler file, from the recipe's folder."""
+    """`auto`, `tensor`, `image`, `text`, `ranking`, or the path of the user's own file, from the recipe's folder."""
     licence: str = "unspecified"
 
 
@@ -200,7 +361,10 @@ class Serve(Section):
     workers: int = Field(default=2, ge=1)
     """Per version. Two keep serving while one is replaced; each costs its own copy of the model."""
     batch_size: int = Field(default=32, ge=1)
-    batch_delay_ms: int = Field(default=1, ge=0)
+    batch_delay_ms: int = Field(default=0, ge=0)
+    """Longest wait for a batch to fill; with 0 a worker takes what waits, which fills batches when there is load."""
+    take_waiting: bool = True
+    """With `batch_delay_ms: 0`, take all requests that wait; False is TorchServe's own rule, at most two of them."""
     threads: int = Field(default=1, ge=1)
     response_timeout_s: int = Field(default=10, ge=1)
     queue_size: int = Field(default=1000, ge=1)
@@ -234,7 +398,27 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     """
     if not path.is_file():
         raise MissingFile(path, "the recipe", hint="emberline ships recipes/digits.yaml")
-    return parse_model(Recipe, overlay(read_yaml(path), settings), path)
+    return _with_tokenizers(parse_model(Recipe, overlay(read_yaml(path), settings), path), path)
+
+
+def _with_tokenizers(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the content of each `tokenizer.json` in place of its path: it travels with the artifact."""
+    inputs = []
+    for number, spec in enumerate(recipe.preprocessing.inputs):
+        if not isinstance(spec.tokenizer, str) or spec.tokenizer in ("bytes", "words"):
+            inputs.append(spec)
+            continue
+        file = path.parent / spec.tokenizer
+        if not file.is_file():
+            key = f"preprocessing.inputs.{number}.tokenizer"
+            raise InvalidSetting(path, key, spec.tokenizer, "bytes, words, or a tokenizer.json beside the recipe,")
+        try:
+            content = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise InvalidFile(file, "no JSON", hint="the file that the library tokenizers saves is read") from error
+        inputs.append(spec.model_copy(update={"tokenizer": content}))
+    preprocessing = recipe.preprocessing.model_copy(update={"inputs": tuple(inputs)})
+    return recipe.model_copy(update={"preprocessing": preprocessing})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Tracing a model into a program of any batch size, with errors that name the layer."""
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -11,20 +14,26 @@ from emberline.errors import StageFailed
 _EXAMPLE_ROWS = 8  # any number above 1: torch takes a batch of 1 for a constant
 
 
-def trace(model: nn.Module, context: Context, *, stage: str) -> torch.export.ExportedProgram:
+def trace(
+    model: nn.Module, context: Context, *, stage: str, training: bool = False, largest: int | None = None
+) -> torch.export.ExportedProgram:
     """`torch.export` with the batch dimension free from 1 to the largest batch.
+
+    Args:
+        training: as the model is trained, not as it is served.
+        largest: rows of the largest batch, where it is not the one to be served.
 
     Raises:
         StageFailed: the model fails in forward, decides by its data, or fixes its batch size.
     """
-    batch = torch.export.Dim("batch", min=1, max=context.max_batch)
+    batch = torch.export.Dim("batch", min=1, max=largest or context.max_batch)
     example = context.example(min(_EXAMPLE_ROWS, context.max_batch))
     if not isinstance(model, torch.fx.GraphModule):
         require_forward(model, example, stage)
-        model.eval()
+        model.train(training)
     try:
         with torch.no_grad():
-            return torch.export.export(model, example, dynamic_shapes=tuple({0: batch} for _ in example))
+            return torch.export.export(model, example, dynamic_shapes=_shapes(model, len(example), batch))
     except GuardOnDataDependentSymNode as error:
         raise StageFailed(
             stage,
@@ -42,6 +51,13 @@ def trace(model: nn.Module, context: Context, *, stage: str) -> torch.export.Exp
         # whatever else a user's own forward raises while it is traced
         layer = models.failing_layer(error, model) or type(model).__name__
         raise StageFailed(stage, f"layer {layer} cannot be exported: {_first_line(error)}") from error
+
+
+def _shapes(model: nn.Module, inputs: int, batch: Any) -> tuple[Any, ...]:
+    """The free batch dimension of each input, in the form that the forward's own parameters ask for."""
+    free = tuple({0: batch} for _ in range(inputs))
+    kinds = [one.kind for one in inspect.signature(model.forward).parameters.values()]
+    return (free,) if inspect.Parameter.VAR_POSITIONAL in kinds and len(kinds) == 1 else free
 
 
 def require_forward(model: nn.Module, example: tuple[torch.Tensor, ...], stage: str) -> None:

@@ -12,7 +12,7 @@ from emberline.compress.chain import Done
 from emberline.compress.plan import STATE
 from emberline.errors import EmberlineError
 from emberline.paper import Manifest, write_paper
-from emberline.recipe import Recipe
+from emberline.recipe import Model, Recipe
 
 _WEIGHTS = "model.safetensors"
 
@@ -24,7 +24,7 @@ def describe(recipe: Recipe, stages: Sequence[Done], because: str | None) -> Art
     if because:
         notes[-1]["because"] = because
     return Artifact(
-        model=recipe.model,
+        model=Model.model_validate(state["factory"]) if state["factory"] else recipe.model,
         edits=tuple(Edit.model_validate(edit) for edit in state["edits"]),
         weights=_WEIGHTS,
         preprocessing=recipe.preprocessing,

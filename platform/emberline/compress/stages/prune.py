@@ -1,91 +1,89 @@
-"""Structured pruning: whole channels, by the dependency graph, so that the net is really smaller."""
-
-from difflib import get_close_matches
+"""Pruning: whole channels by the dependency graph, so that the net is really smaller; or weights set to zero."""
 
 import torch
 from torch import nn
 
 from emberline import models
+from emberline.artifact import ChannelEdit
+from emberline.compress import layers, masks
 from emberline.compress.context import Context
+from emberline.compress.program import require_forward
 from emberline.compress.state import State
-from emberline.errors import InvalidSetting, StageFailed
+from emberline.compress.widths import choose_multiple
+from emberline.errors import StageFailed
 from emberline.recipe import Prune
-
-_PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
 def prune(state: State, settings: Prune, context: Context) -> State:
-    """Removes `ratio` of the channels of each group, those of the least magnitude; the output layer stays whole.
+    """Removes `ratio` of the channels of each group, or sets `ratio` of the weights to zero.
 
     Raises:
         InvalidSetting: an ignored layer is not there.
         StageFailed: nothing could be removed, or the outputs changed shape.
     """
+    model = state.model.eval()
+    require_forward(model, context.example(2), "prune")
+    if settings.method != "structured":
+        masked, note = masks.set_zeros(model, settings, context)
+        return state.after(model=model, masked=masked, note=note)
+    if settings.round_to == "measured":
+        multiple, measured = choose_multiple(model, settings, context)
+    else:
+        multiple, measured = settings.round_to, {}
+    before = count_parameters(model)
+    edits, widths = remove_channels(model, settings, multiple, context.example(2))
+    note = {"parameters_before": before, "groups": len(edits), "round_to": multiple, "widths": widths}
+    return state.after(
+        model=model,
+        edits=(*state.edits, *edits),
+        masked=(),
+        note={**note, **({"measured": measured} if measured else {})},
+    )
+
+
+def remove_channels(
+    model: nn.Module, settings: Prune, multiple: int, example: tuple[torch.Tensor, ...]
+) -> tuple[tuple[ChannelEdit, ...], dict[str, str]]:
+    """Structured pruning, in place: the edits that make it again, and the width of each changed layer before and after.
+
+    Channels of the least magnitude go, each together with all that is coupled to it; layers that make the model's
+    outputs stay whole.
+    """
     import torch_pruning
 
-    model = state.model.eval()
-    example = context.example(2)
-    before, outputs = count_parameters(model), _shapes(model, example)
-    ignored = [*_layers_named(model, settings.ignored_layers), output_layer(model, example)]
+    before, outputs, widths = count_parameters(model), _shapes(model, example), _widths(model)
+    named = layers.matching(model, settings.ignored_layers, stage="prune", key="ignored_layers")
     with torch.enable_grad():  # torch-pruning follows autograd to see which layers feed which
         pruner = torch_pruning.pruner.BasePruner(
             model,
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=settings.ratio,
-            round_to=settings.round_to,
-            ignored_layers=ignored,
+            round_to=multiple,
+            ignored_layers=[*named.values(), *layers.kept_whole(model), *layers.output_layers(model, example)],
         )
         pruner.step()
     model.zero_grad(set_to_none=True)
-    after = count_parameters(model)
-    if after == before:
+    if count_parameters(model) == before:
         raise StageFailed(
             "prune",
-            f"ratio {settings.ratio:g} with round_to {settings.round_to} removed no channel of this model",
+            f"ratio {settings.ratio:g} with round_to {multiple} removed no channel of this model",
             hint="a smaller round_to, or a larger ratio; attention heads and layers inside functions are not pruned",
         )
     if _shapes(model, example) != outputs:
         raise StageFailed("prune", f"outputs changed shape from {outputs} to {_shapes(model, example)}")
-    edits = models.edits_of(pruner.pruning_history())
-    return state.after(
-        model=model,
-        edits=(*state.edits, *edits),
-        note={"parameters_before": before, "parameters": after, "groups": len(edits)},
-    )
+    now = _widths(model)
+    changed = {name: f"{width} → {now[name]}" for name, width in widths.items() if now[name] != width}
+    return models.edits_of(pruner.pruning_history()), changed
 
 
 def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def output_layer(model: nn.Module, example: tuple[torch.Tensor, ...]) -> nn.Module:
-    """The last layer with weights to run, whose channels are the classes and must stay."""
-    order: list[nn.Module] = []
-    hooks = [
-        layer.register_forward_hook(lambda module, *_: order.append(module))
-        for layer in model.modules()
-        if isinstance(layer, _PRUNABLE)
-    ]
-    try:
-        with torch.no_grad():
-            model(*example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not order:
-        raise StageFailed("prune", "the model has no convolution or linear layer to prune")
-    return order[-1]
-
-
-def _layers_named(model: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
-    layers = dict(model.named_modules())
-    for name in names:
-        if name not in layers:
-            near = get_close_matches(name, layers, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}?" if near else None
-            raise InvalidSetting("stage prune", "ignored_layers", name, "a layer of the model", hint=hint)
-    return [layers[name] for name in names]
+def _widths(model: nn.Module) -> dict[str, int]:
+    """How many outputs each layer with weights has."""
+    return {name: len(layer.weight) for name, layer in model.named_modules() if isinstance(layer, layers.WEIGHTED)}
 
 
 def _shapes(model: nn.Module, example: tuple[torch.Tensor, ...]) -> list[tuple[int, ...]]:

@@ -1,67 +1,96 @@
-"""Static int8 quantization after training: scales from calibration rows, weights per channel."""
+"""Quantization: the model's program in fewer bits, and the list of layers that it promises to compute so."""
 
-import warnings
 from typing import Any
 
 import torch
+from torch import nn
 
-from emberline.compress import kernels
+from emberline.compress import aware, kernels, layers
 from emberline.compress.context import Context
+from emberline.compress.dynamic_int8 import dynamic_program
+from emberline.compress.embeddings import with_int8_tables
+from emberline.compress.halves import half_program
 from emberline.compress.program import trace
+from emberline.compress.sensitivity import sensitivity
+from emberline.compress.smooth import smoothed
 from emberline.compress.state import State
+from emberline.compress.static_int8 import Int8
 from emberline.errors import StageFailed
 from emberline.recipe import Quantize
 
-_CALIBRATION_BATCH = 64
+_SENSITIVITY_ROWS = 64
 
 
 def quantize(state: State, settings: Quantize, context: Context) -> State:
-    """Calibrates and converts the float graph; nothing may stay in floating point that int8 was promised for.
+    """One program beside the float model; nothing may stay in floating point that int8 was promised for.
 
     Raises:
+        InvalidSetting: a layer to skip is not there.
         StageFailed: the model cannot be traced, has nothing to quantize, or a layer was left out; names the layers.
     """
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torchao about its own internals
-        graph: torch.fx.GraphModule = trace(state.model, context, stage="quantize").module()
-        graph.graph.eliminate_dead_code()  # else the quantizer stumbles over a dead node
-        graph.recompile()
-        promised = kernels.promised_layers(graph)
-        left = kernels.float_layers(graph)
-        if not promised:
-            raise StageFailed("quantize", "the model has no convolution or linear layer to quantize")
-        prepared = prepare_pt2e(graph, _quantizer(context.target.reduce_range))
-        inputs = [torch.from_numpy(array) for array in context.training_rows(settings.calibration_rows)]
-        batch = min(_CALIBRATION_BATCH, context.max_batch)
-        for start in range(0, len(inputs[0]), batch):
-            prepared(*[array[start : start + batch] for array in inputs])
-        converted = convert_pt2e(prepared)
-        missed = kernels.unquantized_layers(converted)
-        if missed:
-            raise StageFailed(
-                "quantize",
-                f"{len(missed)} of {len(promised)} layers stayed in floating point: {', '.join(missed)}",
-                hint="these layers are built in a way the quantizer does not know; leave the quantize stage out",
-            )
-        program = trace(converted, context, stage="quantize")
+    if settings.precision in {"bf16", "fp16"}:
+        program = half_program(state.model, settings.precision, context)
+        return state.after(quantized=program, precision=settings.precision, note={"precision": settings.precision})
+    model, tables = with_int8_tables(state.model) if settings.embeddings == "int8" else (state.model, ())
+    if settings.precision == "int8_embeddings":
+        return _tables_only(state, model, tables, context)
+    rows = _calibration_rows(settings, context)
+    graph = Int8(context, rows).graph(model)
+    promised, left = kernels.promised_layers(graph), [n for n in kernels.float_layers(graph) if n not in tables]
+    if not promised:
+        raise StageFailed("quantize", "the model has no convolution or linear layer to quantize")
     if left:
         context.log.say(f"quantize: {', '.join(left)} stay in floating point: no int8 kernel computes such layers")
-    return state.after(
-        quantized=program,
-        calibration_rows=len(inputs[0]),
-        note={
-            "reduce_range": context.target.reduce_range,
-            "int8_layers": promised,
-            "float_layers": left,
-        },
+    skipped, ranks = _skipped(model, promised, rows, settings)
+    note: dict[str, Any] = {"precision": settings.precision, "float_layers": [*left, *skipped], "int8_tables": tables}
+    note["sensitivity"] = ranks
+    if settings.smooth is not None:
+        model, facts = smoothed(model, rows, settings.smooth)
+        graph, note = Int8(context, rows).graph(model), {**note, **facts}
+    if settings.precision == "int8_dynamic":
+        program, quantized = dynamic_program(model, skipped, context)
+        return state.after(
+            quantized=program, precision="int8", int8_layers=quantized, int8_tables=tables,
+            note={**note, "int8_layers": quantized},
+        )  # fmt: skip
+    int8 = Int8(context, rows, skipped)
+    after = state.after(
+        quantized=int8.program(graph),
+        precision="int8",
+        int8_layers=tuple(name for name in promised if name not in skipped),
+        int8_tables=tables,
+        calibration_rows=len(rows[0]),
     )
+    note |= {"reduce_range": context.target.reduce_range, "int8_layers": after.int8_layers}
+    if settings.aware_training is not None:
+        return aware.improve(after, model, settings.aware_training, int8, note)
+    return after.after(note=note)
 
 
-def _quantizer(reduce_range: bool) -> Any:
-    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
+def _tables_only(state: State, model: nn.Module, tables: tuple[str, ...], context: Context) -> State:
+    if not tables:
+        hint = "precision int8 covers convolutions and linear layers"
+        raise StageFailed("quantize", "the model has no embedding for int8_embeddings to quantize", hint=hint)
+    program = trace(model, context, stage="quantize")
+    return state.after(quantized=program, precision="int8", int8_tables=tables, note={"int8_tables": tables})
 
-    quantizer = x86.X86InductorQuantizer()
-    quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduce_range))
-    return quantizer
+
+def _calibration_rows(settings: Quantize, context: Context) -> list[torch.Tensor]:
+    rows = [torch.from_numpy(array) for array in context.training_rows(settings.calibration_rows)]
+    if len(rows[0]) < settings.calibration_rows and "calibration_rows" in settings.model_fields_set:
+        context.log.say(f"quantize: calibrated with the {len(rows[0])} training rows there are")
+    return rows
+
+
+def _skipped(
+    model: nn.Module, promised: list[str], rows: list[torch.Tensor], settings: Quantize
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Layers that stay in floating point, and how sensitive each layer is, by name."""
+    named = layers.matching(model, settings.skip_layers, stage="quantize", key="skip_layers")
+    skipped = [name for name in promised if any(name == one or name.startswith(f"{one}.") for one in named)]
+    ranks = sensitivity(model, promised, tuple(array[:_SENSITIVITY_ROWS] for array in rows))
+    most = [name for name in ranks if name not in skipped][: settings.skip_sensitive]
+    if len({*skipped, *most}) == len(set(promised)):
+        keys = "skip_layers and skip_sensitive"
+        raise StageFailed("quantize", f"{keys} leave no layer of {len(promised)} to quantize", hint="skip fewer")
+    return (*skipped, *most), ranks
