@@ -28,18 +28,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from ember_backends import Program, open_package
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Program = Callable[[Sequence[Array]], list[Array]]
 
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
 THREADS_VARIABLE = "EMBERLINE_THREADS"
 PROBE_TIMEOUT_S = 30.0
-# torch releases whose AOTIModelPackageLoader was tried with the arguments below; another one goes by the public loader,
-# which imports the compiler (seconds) and is the same otherwise
-FAST_LOADER_TORCH = ("2.13.0",)
+# the flags of int8 dot products that oneDNN leaves alone when it is told to use no more than an older CPU has
+ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_HIDDEN_BY_ISA = {
+    **dict.fromkeys(("SSE41", "AVX", "AVX2"), ("avx_vnni", "avx512_vnni")),
+    **dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2"), ("avx512_vnni",)),
+    "AVX512_CORE": ("avx_vnni", "avx512_vnni"),
+}
 
 
 class NoUsablePackage(Exception):
@@ -118,20 +122,40 @@ def load(
     """
     described = read_json(folder / DESCRIPTION) if description is None else description
     set_threads(threads)
-    inputs = probe_row(folder, described)
+    begin = time.monotonic()
+    package, skipped = choose(folder, described)
+    for text in skipped:
+        report(f"passed over {text}")
+    model = open_chosen(folder, described, package, skipped, report)
+    took = time.monotonic() - begin
+    report(f"loaded {package['file']} ({package['backend']}, {package['precision']}) in {took:.2f} s")
+    return model
+
+
+def choose(folder: Path, described: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The first package of the chain that fits this machine and answers its probe; and why those before it do not.
+
+    Raises:
+        NoUsablePackage: all were passed over.
+    """
     skipped: list[str] = []
     for package in described["packages"]:
-        begin = time.monotonic()
         reason = unfit(folder, package) or probe_apart(folder, described, package)
         if reason is None:
-            program = open_program(folder, package, report)
-            for text in skipped:
-                report(f"passed over {text}")
-            took = time.monotonic() - begin
-            report(f"loaded {package['file']} ({package['backend']}, {package['precision']}) in {took:.2f} s")
-            return LoadedModel(program, package, inputs, tuple(skipped))
+            return package, tuple(skipped)
         skipped.append(f"{package['file']}: {reason}")
     raise NoUsablePackage(folder, skipped)
+
+
+def open_chosen(
+    folder: Path,
+    described: Mapping[str, Any],
+    package: Mapping[str, Any],
+    skipped: tuple[str, ...],
+    report: Callable[[str], None],
+) -> LoadedModel:
+    """Opens, in this process, the package that `choose` found."""
+    return LoadedModel(open_program(folder, package, report), package, probe_row(folder, described), skipped)
 
 
 def _owned(array: Array) -> Array:
@@ -159,18 +183,19 @@ def unfit(folder: Path, package: Mapping[str, Any]) -> str | None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The CPU's flags as `/proc/cpuinfo` names them."""
+    """The CPU's flags as `/proc/cpuinfo` names them, less the int8 ones that oneDNN is told not to use."""
+    level = next((os.environ[name] for name in ISA_VARIABLES if os.environ.get(name)), "").upper()
+    hidden = _HIDDEN_BY_ISA.get(level, ())
     with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("flags"):
-                return frozenset(line.partition(":")[2].split())
+                return frozenset(line.partition(":")[2].split()) - frozenset(hidden)
     return frozenset()
 
 
 def open_program(folder: Path, package: Mapping[str, Any], report: Callable[[str], None]) -> Program:
     """Opens one package, unprobed."""
-    path = str(folder / package["file"])
-    return _OPENERS[package["backend"]](path, report)
+    return open_package(package["backend"], folder / package["file"], report)
 
 
 def probe_row(folder: Path, described: Mapping[str, Any]) -> tuple[Array, ...]:
@@ -186,12 +211,24 @@ def probe_here(folder: Path, described: Mapping[str, Any], package: Mapping[str,
     probe = read_json(folder / PROBE)
     program = open_program(folder, package, lambda _text: None)
     outputs = program([array[np.newaxis] for array in probe_row(folder, described)])
-    got, expected = outputs[0].reshape(-1).astype(np.float64), np.asarray(probe["expected"], np.float64)
+    expected = [probe["expected"], *probe.get("more_expected", ())]
+    tolerances = [probe["tolerance"], *probe.get("more_tolerance", ())]
+    if len(outputs) != len(expected) and "more_expected" in probe:  # older papers told the first output alone
+        return f"answers the probe with {len(outputs)} outputs; {len(expected)} are expected"
+    for position, (wanted, tolerance) in enumerate(zip(expected, tolerances, strict=True)):
+        reason = _differs(outputs[position], np.asarray(wanted, np.float64), tolerance)
+        if reason:
+            return reason if position == 0 else f"{reason} (output {position})"
+    return None
+
+
+def _differs(output: Array, expected: Array, tolerance: float) -> str | None:
+    got = output.reshape(-1).astype(np.float64)
     if got.shape != expected.shape:
         return f"answers the probe with {got.size} numbers; {expected.size} are expected"
     difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
-    if difference > probe["tolerance"]:
-        return f"answers the probe {difference:.3g} away from what is expected; {probe['tolerance']:.3g} is allowed"
+    if difference > tolerance:
+        return f"answers the probe {difference:.3g} away from what is expected; {tolerance:.3g} is allowed"
     return None
 
 
@@ -293,60 +330,6 @@ def _read_all(descriptor: int, timeout_s: float) -> bytes | None:
             return content
         content += piece
     return None
-
-
-def _open_aoti(path: str, report: Callable[[str], None]) -> Program:
-    release = torch.__version__.partition("+")[0]
-    if release in FAST_LOADER_TORCH:
-        # private, hence the guard: the public loader is the same object behind two seconds of imports
-        single_threaded, runners, device = False, 1, -1
-        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", single_threaded, runners, device)  # noqa: SLF001
-    else:
-        report(f"torch {release} is not among {', '.join(FAST_LOADER_TORCH)}: loading by way of its compiler, slower")
-        from torch._inductor import aoti_load_package  # what the guard above spares
-
-        loader = aoti_load_package(path).loader
-
-    def run(arrays: Sequence[Array]) -> list[Array]:
-        outputs = loader.boxed_run([torch.from_numpy(array) for array in arrays])
-        return [output.numpy() for output in outputs]
-
-    return run
-
-
-def _open_onnx(path: str, _report: Callable[[str], None]) -> Program:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-
-    def run(arrays: Sequence[Array]) -> list[Array]:
-        return list(session.run(None, dict(zip(names, arrays, strict=True))))
-
-    return run
-
-
-def _open_exported(path: str, _report: Callable[[str], None]) -> Program:
-    """The interpreted program: slower than any other, at home on any CPU."""
-    module = torch.export.load(path).module()
-
-    def run(arrays: Sequence[Array]) -> list[Array]:
-        with torch.inference_mode():
-            answer = module(*[torch.from_numpy(array) for array in arrays])
-        outputs = answer if isinstance(answer, tuple | list) else (answer,)
-        return [output.numpy() for output in outputs]
-
-    return run
-
-
-_OPENERS: dict[str, Callable[[str, Callable[[str], None]], Program]] = {
-    "aoti": _open_aoti,
-    "onnx": _open_onnx,
-    "exported": _open_exported,
-}
 
 
 def read_json(path: Path) -> Any:

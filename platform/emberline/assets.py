@@ -34,6 +34,8 @@ def handler_module(name: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     path = folder("handlers") / f"{name}.py"
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # they import each other flat, as in an archive
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise MissingFile(path, "the handler module", hint="install emberline again")

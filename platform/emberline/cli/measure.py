@@ -1,26 +1,31 @@
-"""`emberline measure`: latency and size of artifacts side by side."""
+"""`emberline measure`: latency, memory and size of artifacts and modules side by side."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 
 def measure(
-    artifacts: Annotated[tuple[Path, ...], Parameter(negative="")],
+    artifacts: Annotated[tuple[str, ...], Parameter(negative="")],
     /,
     *,
     rounds: int = 40,
     batch_size: Annotated[tuple[int, ...], Parameter(negative="")] = (1, 32),
     threads: int = 1,
+    compiled: Annotated[bool, Parameter(negative="")] = False,
+    input_: Annotated[tuple[str, ...], Parameter(name="--input", negative="")] = (),
 ) -> None:
-    """Measure artifacts side by side, in interleaved rounds, each on its own probe.
+    """Measure artifacts and modules side by side, in interleaved rounds, artifacts each on its own probe.
 
     Args:
-        artifacts: Folders of artifacts; the first one is what the others are compared with.
-        rounds: Rounds; each times every artifact once.
+        artifacts: Folders of artifacts, files of their packages, or functions `module:function` that make a module;
+            the first one is what the others are compared with.
+        rounds: Rounds; each times everything once. Slow nets get fewer, but never below 7.
         batch_size: Rows of a batch; repeat the option for several.
         threads: Threads per batch.
+        compiled: Measure modules by torch.compile as well.
+        input_: Type and shape of one row, such as float32:3x224x224, for random rows in place of the probes; repeat it
+            for several inputs.
     """
     from emberline.errors import InvalidSetting
     from emberline.measure.artifacts import measure_artifacts
@@ -28,4 +33,6 @@ def measure(
     for option, values in (("--rounds", (rounds,)), ("--batch-size", batch_size), ("--threads", (threads,))):
         if min(values) < 1:
             raise InvalidSetting(option, "value", min(values), "1 or more")
-    measure_artifacts(artifacts, rounds=rounds, batch_sizes=batch_size, threads=threads)
+    measure_artifacts(
+        artifacts, rounds=rounds, batch_sizes=batch_size, threads=threads, compiled=compiled, inputs=input_
+    )

@@ -1,31 +1,89 @@
-"""Artifacts by their folders: verified, measured, printed."""
+"""What `emberline measure` is given: folders of artifacts, files of their packages, functions that make modules."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from emberline.artifact import read_artifact
-from emberline.errors import EmberlineError
-from emberline.measure.session import Candidate, measure
+import numpy as np
+from numpy.typing import NDArray
+
+from emberline.artifact import DESCRIPTION, read_artifact
+from emberline.errors import EmberlineError, InvalidSetting
+from emberline.measure.session import Candidate, Measured, ModuleCandidate, measure
 from emberline.measure.table import print_table
 from emberline.runlog import RunLog
 
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_INPUT = re.compile(r"(?P<dtype>float32|int64|uint8):(?P<shape>\d+(?:x\d+)*)")
+_SEED = 0
 
-def measure_artifacts(folders: Sequence[Path], *, rounds: int, batch_sizes: Sequence[int], threads: int) -> None:
-    """Measures artifacts against the first of them and prints the table.
+
+def measure_artifacts(
+    given: Sequence[str],
+    *,
+    rounds: int,
+    batch_sizes: Sequence[int],
+    threads: int,
+    compiled: bool = False,
+    inputs: Sequence[str] = (),
+) -> dict[str, Measured]:
+    """Measures artifacts and modules against the first of them and prints the table.
+
+    Args:
+        given: folders of artifacts, files of their packages, or functions `module:function` that make a module.
+        compiled: modules are measured by torch.compile as well.
+        inputs: `dtype:3x224x224` of each input's row; random values take the place of the probes.
 
     Raises:
-        EmberlineError: a folder is no artifact, or has no packages.
+        EmberlineError: something given is neither, or a folder has no packages.
     """
-    candidates = [_candidate(folder, folders) for folder in folders]
-    measured = measure(candidates, batch_sizes, threads=threads, rounds=rounds, log=RunLog())
+    candidates = [one for text in given for one in _candidates(text, given, compiled=compiled)]
+    if not inputs and all(isinstance(one, ModuleCandidate) for one in candidates):
+        hint = "for a photo: --input float32:3x224x224; with an artifact beside them, its probe is taken"
+        raise EmberlineError("modules have no rows of their own to be timed on", place="--input", hint=hint)
+    rows = tuple(_random_row(text) for text in inputs) or None
+    measured = measure(candidates, batch_sizes, threads=threads, rounds=rounds, inputs=rows, log=RunLog())
     print_table(measured, candidates[0].name)
+    return measured
 
 
-def _candidate(folder: Path, others: Sequence[Path]) -> Candidate:
+def _candidates(text: str, others: Sequence[str], *, compiled: bool) -> list[Candidate | ModuleCandidate]:
+    path = Path(text)
+    if not path.exists() and _REFERENCE.fullmatch(text):
+        eager = ModuleCandidate(text, text, Path.cwd())
+        return [eager, ModuleCandidate(f"{text}, compiled", text, Path.cwd(), compiled=True)] if compiled else [eager]
+    if path.is_file() and (path.parent / DESCRIPTION).is_file():
+        return [_package(path)]
+    return [_artifact(path, others)]
+
+
+def _artifact(folder: Path, others: Sequence[str]) -> Candidate:
     _, artifact = read_artifact(folder)
     if not artifact.packages:
         raise EmberlineError("holds weights and no package", place=folder, hint="`emberline compress` makes packages")
-    names = [other.resolve().name for other in others]
+    names = [Path(other).resolve().name for other in others]
     name = folder.resolve().name
     # two artifacts of one name, say of two runs, are told apart by their paths
     return Candidate(name if names.count(name) == 1 else str(folder), folder, artifact.model_dump(mode="json"))
+
+
+def _package(path: Path) -> Candidate:
+    """One package of an artifact, and no other of its chain."""
+    _, artifact = read_artifact(path.parent)
+    chosen = [package for package in artifact.packages if package.file == path.name]
+    if not chosen:
+        known = ", ".join(package.file for package in artifact.packages) or "none"
+        raise EmberlineError("is no package of its artifact", place=path, hint=f"its packages: {known}")
+    described = artifact.model_copy(update={"packages": tuple(chosen)})
+    return Candidate(str(path), path.parent, described.model_dump(mode="json"))
+
+
+def _random_row(text: str) -> NDArray[np.generic]:
+    """One row of random values, the same at every call."""
+    matched = _INPUT.fullmatch(text)
+    if matched is None:
+        raise InvalidSetting("--input", "value", text, "dtype:shape of one row, such as float32:3x224x224")
+    shape, random = (1, *map(int, matched["shape"].split("x"))), np.random.default_rng(_SEED)
+    if matched["dtype"] == "float32":
+        return random.standard_normal(shape, np.float32)
+    return random.integers(0, 256, shape).astype(matched["dtype"])

@@ -18,7 +18,8 @@ from emberline.measure.timing import Timing
 from emberline.runlog import RunLog
 
 ROUNDS = 40
-_TIMEOUT_S = 900.0
+BUDGET_S = 60.0  # for the rounds of one batch size; slow candidates get fewer rounds, never below 7
+_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,39 @@ class Candidate:
     folder: Path
     description: dict[str, Any]
 
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "folder": str(self.folder.resolve()), "description": self.description}
+
+    def size_bytes(self, package: dict[str, Any]) -> int:
+        """Of the file that ran."""
+        return (self.folder / str(package["file"])).stat().st_size
+
+
+@dataclass(frozen=True)
+class ModuleCandidate:
+    """A plain module to be measured: the function that makes it, found from the folder `search` or installed.
+
+    Attributes:
+        compiled: whether torch.compile runs it.
+    """
+
+    name: str
+    reference: str
+    search: Path
+    compiled: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "module": self.reference,
+            "search": str(self.search.resolve()),
+            "compiled": self.compiled,
+        }
+
+    def size_bytes(self, package: dict[str, Any]) -> int:
+        """Of its parameters and buffers, since there is no file."""
+        return int(package["size_bytes"])
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -38,6 +72,7 @@ class Measured:
         package: the entry of the chain that ran.
         skipped: why others of the chain did not.
         size_bytes: of the package that ran.
+        memory_mb: peak of a process that loads it and answers the largest batch size; None where it was not asked.
         correct: 1 or 0 for each row given, of shape (rows,); None without rows.
     """
 
@@ -47,6 +82,7 @@ class Measured:
     size_bytes: int
     timings: tuple[Timing, ...]
     correct: NDArray[np.int64] | None
+    memory_mb: float | None = None
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Measured":
@@ -57,6 +93,7 @@ class Measured:
             size_bytes=raw["size_bytes"],
             timings=tuple(Timing.from_json(timing) for timing in raw["timings"]),
             correct=None if raw["correct"] is None else np.asarray(raw["correct"], np.int64),
+            memory_mb=raw["memory_mb"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +104,7 @@ class Measured:
             "size_bytes": self.size_bytes,
             "timings": [timing.to_json() for timing in self.timings],
             "correct": None if self.correct is None else self.correct.tolist(),
+            "memory_mb": self.memory_mb,
         }
 
     def timing(self, batch: int) -> Timing:
@@ -74,11 +112,13 @@ class Measured:
 
 
 def measure(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Candidate | ModuleCandidate],
     batch_sizes: Sequence[int],
     *,
     threads: int = 1,
     rounds: int = ROUNDS,
+    budget_s: float = BUDGET_S,
+    memory: bool = True,
     inputs: tuple[NDArray[Any], ...] | None = None,
     labels: NDArray[Any] | None = None,
     log: RunLog | None = None,
@@ -86,26 +126,27 @@ def measure(
     """Times all candidates in interleaved rounds, in a process of their own; scores them where labels are given.
 
     Args:
-        inputs: prepared rows, one array an input; None times each candidate on its own probe, repeated.
+        inputs: prepared rows, one array an input; None times each artifact on its own probe, repeated, and modules on
+            the first artifact's.
+        budget_s: seconds for the rounds of one batch size.
+        memory: whether peaks of memory are taken too, each in a forked process.
 
     Raises:
         StageFailed: the process failed, with the last lines it printed.
     """
     with tempfile.TemporaryDirectory(prefix="ember-measure-") as scratch:
         folder = Path(scratch)
-        rows = None
-        if inputs is not None and labels is not None:
-            rows = folder / "rows.npz"
-            arrays = {f"input{i}": array for i, array in enumerate(inputs)}
-            np.savez(rows, labels=labels, **arrays)  # type: ignore[arg-type]  # the stub takes no **dict of arrays
+        rows = folder / "rows.npz" if inputs is not None else None
+        if rows is not None and inputs is not None:
+            arrays = {f"input{i:03}": array for i, array in enumerate(inputs)}
+            np.savez(rows, **arrays, **({} if labels is None else {"labels": labels}))  # type: ignore[arg-type]  # the stub takes no **dict of arrays
         job = {
-            "candidates": [
-                {"name": one.name, "folder": str(one.folder.resolve()), "description": one.description}
-                for one in candidates
-            ],
+            "candidates": [one.to_json() for one in candidates],
             "batch_sizes": list(batch_sizes),
             "threads": threads,
             "rounds": rounds,
+            "budget_s": budget_s,
+            "memory": memory,
             "rows": str(rows) if rows else None,
         }
         raw = _run(folder, job, threads, log)
@@ -136,6 +177,6 @@ def _run(folder: Path, job: dict[str, Any], threads: int, log: RunLog | None) ->
     return result
 
 
-def _measured(one: Candidate, raw: dict[str, Any]) -> Measured:
-    size = (one.folder / raw["package"]["file"]).stat().st_size
-    return Measured.from_json({"correct": None, **raw, "name": one.name, "size_bytes": size})
+def _measured(one: Candidate | ModuleCandidate, raw: dict[str, Any]) -> Measured:
+    sized = {**raw, "name": one.name, "size_bytes": one.size_bytes(raw["package"])}
+    return Measured.from_json({"correct": None, **sized})

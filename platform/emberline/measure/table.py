@@ -12,7 +12,10 @@ from emberline.measure.timing import speedup
 def print_table(measured: Mapping[str, Measured], baseline: str, console: Console | None = None) -> None:
     """One line a candidate and batch size; speed-ups are against `baseline`."""
     table = Table(
-        title=f"latency of one batch; speed-up against {baseline}",
+        title=(
+            f"latency of one batch, median of interleaved rounds; speed-up against {baseline}; MB: file, "
+            "peak MB: process with the largest batch"
+        ),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -20,7 +23,7 @@ def print_table(measured: Mapping[str, Measured], baseline: str, console: Consol
     )
     table.add_column("artifact", overflow="fold")  # paths may be long: the numbers stay whole
     table.add_column("package", no_wrap=True)
-    for column in ("MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):
+    for column in ("MB", "peak MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in measured.values():
         for timing in one.timings:
@@ -29,6 +32,7 @@ def print_table(measured: Mapping[str, Measured], baseline: str, console: Consol
                 one.name,
                 f"{one.package['backend']} {one.package['precision']}",
                 f"{one.size_bytes / 1e6:.2f}",
+                "-" if one.memory_mb is None else f"{one.memory_mb:.0f}",
                 str(timing.batch),
                 f"{timing.wall_median_ms:.3f}",
                 f"{timing.spread_ms:.3f}",

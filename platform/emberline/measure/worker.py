@@ -1,4 +1,4 @@
-"""The process in which artifacts are timed: packages by the loader that serving uses, and no compiler imported.
+"""The process in which candidates are timed: packages by the loader that serving uses, and no compiler imported.
 
 Run as `python -m emberline.measure.worker JOB RESULT`, both JSON. Rounds are interleaved: every round times each
 candidate once, in an order that rotates, so that a change of the machine's speed meets all of them alike.
@@ -7,7 +7,8 @@ candidate once, in an order that rotates, so that a change of the machine's spee
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +17,68 @@ import torch
 from numpy.typing import NDArray
 
 from emberline import assets
+from emberline.measure import modules
+from emberline.measure.memory import peak_mb
 
 Batch = tuple[NDArray[Any], ...]
-Program = Callable[[Batch], tuple[NDArray[Any], ...]]
+Program = Callable[[Batch], Sequence[NDArray[Any]]]
 
 _SAMPLE_MS = 4.0  # of calls behind one sample: a shorter one would time the clock and the scheduler
 _WARM_UP_CALLS = 5
+_WARM_UP_S = 1.0  # slow candidates are warm after fewer calls
 _MOST_CALLS = 500
+_FEWEST_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate before it is opened; `open` makes it a program in this process."""
+
+    name: str
+    package: dict[str, Any]
+    skipped: tuple[str, ...]
+    rows: Batch
+    open: Callable[[], Program]
 
 
 def main(job_path: Path, result_path: Path) -> None:
     job = json.loads(job_path.read_bytes())
     packages = assets.handler_module("ember_packages")
-    assets.handler_module("ember_preprocessing")
-    candidates = [
-        packages.load(Path(one["folder"]), one["description"], report=_report(one["name"]), threads=job["threads"])
-        for one in job["candidates"]
-    ]
-    rows = [_rows(Path(job["rows"]) if job["rows"] else None, Path(one["folder"]), one) for one in job["candidates"]]
+    packages.set_threads(job["threads"])
+    rows, labels = _rows(job)
+    # probes and peaks of memory come first: they fork, which is safe only before a runtime has threads of its own
+    chosen = [_choose(one, rows, job) for one in job["candidates"]]
+    largest = max(job["batch_sizes"], default=1)
+    peaks = [peak_mb(one.open, _batch(one.rows, largest)) if job["memory"] else None for one in chosen]
+    programs = [one.open() for one in chosen]
     result: dict[str, Any] = {
-        one["name"]: {"package": model.package, "skipped": model.skipped, "timings": [], "rss_mb": 0.0}
-        for one, model in zip(job["candidates"], candidates, strict=True)
+        one.name: {"package": one.package, "skipped": one.skipped, "timings": [], "memory_mb": peak}
+        for one, peak in zip(chosen, peaks, strict=True)
     }
     for batch_size in job["batch_sizes"]:
-        batches = [_batch(inputs, batch_size) for inputs, _ in rows]
-        for one, timing in zip(job["candidates"], time_interleaved(candidates, batches, job["rounds"]), strict=True):
-            result[one["name"]]["timings"].append({"batch": batch_size, **timing})
-        print(f"timed {job['rounds']} rounds at batch {batch_size}", flush=True)
-    for one, model, (inputs, labels) in zip(job["candidates"], candidates, rows, strict=True):
-        if labels is not None:
-            result[one["name"]]["correct"] = score(model, inputs, labels)
+        batches = [_batch(one.rows, batch_size) for one in chosen]
+        timings = time_interleaved(programs, batches, job["rounds"], job["budget_s"])
+        for one, timing in zip(chosen, timings, strict=True):
+            result[one.name]["timings"].append({"batch": batch_size, **timing})
+        print(f"timed {len(timings[0]['wall_ms'])} rounds at batch {batch_size}", flush=True)
+    if labels is not None:
+        for one, program in zip(chosen, programs, strict=True):
+            result[one.name]["correct"] = score(program, one.rows, labels)
     result_path.write_text(json.dumps(result), encoding="utf-8")
 
 
-def time_interleaved(candidates: list[Program], batches: list[Batch], rounds: int) -> list[dict[str, list[float]]]:
-    """Wall and process CPU milliseconds of one call, `rounds` numbers each, candidate by candidate."""
-    calls = [_calls_per_sample(model, batch) for model, batch in zip(candidates, batches, strict=True)]
+def time_interleaved(
+    candidates: list[Program], batches: list[Batch], rounds: int, budget_s: float
+) -> list[dict[str, list[float]]]:
+    """Wall and process CPU milliseconds of one call, a number a round, candidate by candidate.
+
+    Args:
+        rounds: as many, or fewer (but never below 7) where they would take longer than `budget_s`.
+    """
+    once_ms = [_warm_up(model, batch) for model, batch in zip(candidates, batches, strict=True)]
+    calls = [int(min(max(1, round(_SAMPLE_MS / ms)), _MOST_CALLS)) for ms in once_ms]
+    round_s = sum(ms * count for ms, count in zip(once_ms, calls, strict=True)) / 1e3
+    rounds = min(rounds, max(_FEWEST_ROUNDS, int(budget_s / round_s)))
     timings: list[dict[str, list[float]]] = [{"wall_ms": [], "cpu_ms": []} for _ in candidates]
     for turn in range(rounds):
         for offset in range(len(candidates)):
@@ -74,22 +101,62 @@ def score(model: Program, inputs: Batch, labels: NDArray[Any], batch_size: int =
     return correct
 
 
-def _calls_per_sample(model: Program, batch: Batch) -> int:
+def _warm_up(model: Program, batch: Batch) -> float:
+    """Milliseconds of a call once it is warm."""
+    begin = time.perf_counter()
     for _ in range(_WARM_UP_CALLS):
         model(batch)
+        if time.perf_counter() - begin > _WARM_UP_S:
+            break
     begin = time.perf_counter()
     model(batch)
-    once_ms = max((time.perf_counter() - begin) * 1e3, 1e-3)
-    return int(min(max(1, round(_SAMPLE_MS / once_ms)), _MOST_CALLS))
+    return max((time.perf_counter() - begin) * 1e3, 1e-3)
 
 
-def _rows(path: Path | None, folder: Path, one: dict[str, Any]) -> tuple[Batch, NDArray[Any] | None]:
-    """Prepared rows and labels from the job's file, or the artifact's own probe, without a label."""
-    if path is None:
-        probe = assets.handler_module("ember_packages").probe_row(folder, one["description"])
-        return tuple(array[np.newaxis] for array in probe), None
-    with np.load(path) as arrays:
-        return tuple(arrays[f"input{i}"] for i in range(len(arrays.files) - 1)), arrays["labels"]
+def _choose(one: dict[str, Any], rows: Batch | None, job: dict[str, Any]) -> Chosen:
+    if "module" in one:
+        return _choose_module(one, _rows_for_modules(job) if rows is None else rows)
+    packages, folder, description = assets.handler_module("ember_packages"), Path(one["folder"]), one["description"]
+    package, skipped = packages.choose(folder, description)
+    say = _report(one["name"])
+    for text in skipped:
+        say(f"passed over {text}")
+    own = tuple(array[np.newaxis] for array in packages.probe_row(folder, description))
+    return Chosen(
+        one["name"],
+        dict(package),
+        skipped,
+        own if rows is None else rows,
+        lambda: packages.open_chosen(folder, description, package, skipped, say),
+    )
+
+
+def _choose_module(one: dict[str, Any], rows: Batch) -> Chosen:
+    described = {"backend": "compiled" if one["compiled"] else "eager", "precision": "-", "size_bytes": 0}
+
+    def open_module() -> Program:
+        module = modules.build(one["module"], Path(one["search"]))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+        described.update(precision=modules.dtype(module), size_bytes=size)  # known once it is made
+        return modules.program(module, compiled=one["compiled"])
+
+    return Chosen(one["name"], described, (), rows, open_module)
+
+
+def _rows(job: dict[str, Any]) -> tuple[Batch | None, NDArray[Any] | None]:
+    """Prepared rows and labels from the job's file; without one each artifact takes its own probe, without a label."""
+    if job["rows"]:
+        with np.load(job["rows"]) as arrays:
+            inputs = tuple(arrays[name] for name in sorted(arrays.files) if name != "labels")
+            return inputs, arrays["labels"] if "labels" in arrays.files else None
+    return None, None
+
+
+def _rows_for_modules(job: dict[str, Any]) -> Batch:
+    """What plain modules are timed on: the probe of the first artifact, since they have none of their own."""
+    packages = assets.handler_module("ember_packages")
+    first = next(one for one in job["candidates"] if "folder" in one)
+    return tuple(array[np.newaxis] for array in packages.probe_row(Path(first["folder"]), first["description"]))
 
 
 def _batch(inputs: Batch, size: int) -> Batch:

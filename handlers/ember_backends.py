@@ -1,0 +1,120 @@
+"""Opening one package of each backend: a file in, a function from numpy rows to numpy outputs out.
+
+Runtimes other than PyTorch are imported when a package of theirs is opened, and only then.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Program = Callable[[Sequence[Array]], list[Array]]
+Report = Callable[[str], None]
+
+# torch releases whose AOTIModelPackageLoader was tried with the arguments below; another one goes by the public loader,
+# which imports the compiler (seconds) and is the same otherwise
+FAST_LOADER_TORCH = ("2.13.0",)
+# the two files of an OpenVINO model, in the zip that is its package
+OPENVINO_GRAPH, OPENVINO_WEIGHTS = "model.xml", "model.bin"
+
+
+def open_package(backend: str, path: Path, report: Report) -> Program:
+    """Opens a package for as many threads as PyTorch is set to.
+
+    Raises:
+        KeyError: no such backend. Whatever else the runtime raises is handed on.
+    """
+    return _OPENERS[backend](path, report)
+
+
+def outputs_of(answer: Any) -> list[torch.Tensor]:
+    """All tensors of a module's answer, in the order in which exported programs give them."""
+    if isinstance(answer, torch.Tensor):
+        return [answer]
+    inner = answer.values() if isinstance(answer, Mapping) else answer
+    return [tensor for one in inner for tensor in outputs_of(one)]
+
+
+def as_program(module: Callable[..., Any]) -> Program:
+    """A module of PyTorch, or an exported program's, in the form of the packages."""
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        with torch.inference_mode():
+            return [output.numpy() for output in outputs_of(module(*[torch.from_numpy(array) for array in arrays]))]
+
+    return run
+
+
+def _open_aoti(path: Path, report: Report) -> Program:
+    release = torch.__version__.partition("+")[0]
+    if release in FAST_LOADER_TORCH:
+        # private, hence the guard: the public loader is the same object behind two seconds of imports
+        single_threaded, runners, device = False, 1, -1
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", single_threaded, runners, device)  # noqa: SLF001
+    else:
+        report(f"torch {release} is not among {', '.join(FAST_LOADER_TORCH)}: loading by way of its compiler, slower")
+        from torch._inductor import aoti_load_package  # what the guard above spares
+
+        loader = aoti_load_package(str(path)).loader
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        outputs = loader.boxed_run([torch.from_numpy(array) for array in arrays])
+        return [output.numpy() for output in outputs]
+
+    return run
+
+
+def _open_onnx(path: Path, _report: Report) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        return list(session.run(None, dict(zip(names, arrays, strict=True))))
+
+    return run
+
+
+def _open_openvino(path: Path, _report: Report) -> Program:
+    compiled = compile_openvino(path, torch.get_num_threads())
+    outputs = range(len(compiled.outputs))
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        answer = compiled(list(arrays), share_inputs=True)
+        return [np.asarray(answer[position]) for position in outputs]
+
+    return run
+
+
+def compile_openvino(path: Path, threads: int) -> Any:
+    """An OpenVINO package compiled for this CPU; what is not int8 stays in 32 bits, whatever the CPU offers."""
+    import openvino
+
+    with zipfile.ZipFile(path) as package:
+        graph, weights = package.read(OPENVINO_GRAPH), package.read(OPENVINO_WEIGHTS)
+    core = openvino.Core()
+    model = core.read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+    wanted = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    return core.compile_model(model, "CPU", wanted)
+
+
+def _open_exported(path: Path, _report: Report) -> Program:
+    """The interpreted program: slower than any other, at home on any CPU."""
+    return as_program(torch.export.load(path).module())
+
+
+_OPENERS: dict[str, Callable[[Path, Report], Program]] = {
+    "aoti": _open_aoti,
+    "onnx": _open_onnx,
+    "openvino": _open_openvino,
+    "exported": _open_exported,
+}
