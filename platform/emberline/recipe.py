@@ -142,7 +142,7 @@ class Train(Section):
     """Steps between copies of the state in shared memory; `auto` keeps their cost under 1 % of the time."""
     keep_checkpoints: int = Field(default=3, ge=2)
     checkpoints: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://.+")
-    """URL of a folder in an object store (`s3://bucket/runs`); each run has a folder there. Else the run's own folder."""
+    """URL of a folder in an object store (`s3://bucket/runs`), where each run has a folder; else the run's own."""
     max_restarts: int = Field(default=20, ge=0)
     threads: int = Field(default=1, ge=1)
     """Threads per worker; part of what makes results equal bit for bit."""

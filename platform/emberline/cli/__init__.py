@@ -16,6 +16,7 @@ from emberline.errors import EmberlineError
 # verb → its module's function; the order is the order of the help
 VERBS = {
     "train": "emberline.cli.train:train",
+    "record": "emberline.cli.record:record",
     "rendezvous": "emberline.cli.rendezvous:rendezvous",
     "compress": "emberline.cli.compress:compress",
     "measure": "emberline.cli.measure:measure",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from emberline import assets, data
 from emberline.compress.target import Target
 from emberline.data import Rows, Splits
 from emberline.errors import EmberlineError
-from emberline.recipe import Compress, Recipe
+from emberline.recipe import Compress, ExportBackend, Recipe
 from emberline.runlog import RunLog
 
 Arrays = tuple[NDArray[Any], ...]
@@ -30,10 +31,12 @@ class Context:
     settings: Compress
     search: Path | None
     target: Target
-    backends: tuple[str, ...]
+    backends: tuple[ExportBackend, ...]
     log: RunLog
     max_batch: int = 64
     scratch: Path = field(default_factory=Path)
+    trained: Callable[[], nn.Module] = lambda: _missing_teacher()  # noqa: PLW0108 - defined below
+    """The trained model, built anew: the teacher of a distillation that names none."""
 
     @cached_property
     def splits(self) -> Splits:
@@ -45,6 +48,11 @@ class Context:
     def validation(self) -> tuple[Arrays, NDArray[np.int64]]:
         """All validation rows: inputs and labels."""
         return prepare(self.recipe, self.splits.validation, range(len(self.splits.validation)))
+
+    @cached_property
+    def test(self) -> tuple[Arrays, NDArray[np.int64]]:
+        """All test rows, for the report alone; no stage and no gate looks at them."""
+        return prepare(self.recipe, self.splits.test, range(len(self.splits.test)))
 
     def training_rows(self, count: int) -> Arrays:
         """A fixed random choice of training rows, for calibration and for batch-norm statistics."""
@@ -64,6 +72,12 @@ class Context:
         """For each validation row, whether the largest of the first output is its label."""
         inputs, labels = self.validation
         return np.asarray(predictions(program, inputs, self.max_batch).argmax(axis=-1) == labels)
+
+
+def _missing_teacher() -> nn.Module:
+    raise EmberlineError(
+        "there is no trained artifact to teach", place="stage distill", hint="name one: teacher: FOLDER"
+    )
 
 
 def predictions(program: Callable[..., Any], inputs: Arrays, batch: int) -> NDArray[Any]:

@@ -13,18 +13,24 @@ from typing import Any
 
 import emberline
 from emberline import storage
-from emberline.artifact import Backend
 from emberline.compress.target import Target
 from emberline.errors import InvalidSetting
-from emberline.paper import digest_of
-from emberline.recipe import Compress, Export, Prune, Quantize, Recipe, Section, Variant
+from emberline.paper import MANIFEST, digest_of
+from emberline.recipe import Compress, Distill, Export, ExportBackend, Prune, Quantize, Recipe, Section, Variant
 
 _PACKAGE = Path(emberline.__file__).parent
 STATE = "state.json"  # what a finished step leaves in its folder of the cache
-_LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime")
+_LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime", "openvino", "nncf")
+# beside the stages and backends themselves, what decides what they make
+_STAGE_MODULES = (
+    "agreement", "aware", "context", "dynamic_int8", "embeddings", "halves", "kernels", "layers", "masks", "probe",
+    "program", "record", "sensitivity", "smooth", "state", "static_int8", "target", "teaching", "widths",
+)  # fmt: skip
+_COMPILED = ("aoti", "aoti-native")
 
 # step → module and function that does it; loaded when it has to run
 FUNCTIONS = {
+    "distill": "emberline.compress.stages.distill:distill",
     "prune": "emberline.compress.stages.prune:prune",
     "batch_norm": "emberline.compress.stages.batch_norm:re_estimate",
     "finetune": "emberline.compress.stages.finetune:finetune",
@@ -48,7 +54,14 @@ class Step:
 
 
 def plan(
-    name: str, variant: Variant, *, recipe: Recipe, settings: Compress, base: str, backends: tuple[Backend, ...]
+    name: str,
+    variant: Variant,
+    *,
+    recipe: Recipe,
+    settings: Compress,
+    base: str,
+    backends: tuple[ExportBackend, ...],
+    search: Path | None = None,
 ) -> list[Step]:
     """The steps of one artifact, batch-norm re-estimation after each pruning included.
 
@@ -59,7 +72,7 @@ def plan(
     steps: list[Step] = []
     key = base
     for stage in variant.stages:
-        key = _key(key, stage.stage, stage, _also_reads(stage, recipe, settings, backends))
+        key = _key(key, stage.stage, stage, _also_reads(stage, recipe, settings, backends, search))
         steps.append(Step(stage.stage, stage, key))
         if isinstance(stage, Prune):
             key = _key(key, "batch_norm", None, {})
@@ -78,13 +91,20 @@ def require_order(name: str, variant: Variant) -> None:
         raise InvalidSetting(place, "stages", kinds, "quantize just before export, once,", hint=hint)
 
 
-def choose_backends(variant: Variant, target: Target) -> tuple[tuple[Backend, ...], str | None]:
+def choose_backends(variant: Variant, target: Target) -> tuple[tuple[ExportBackend, ...], str | None]:
     """The backends to export for, and why they are not those of the recipe, if they are not."""
-    wanted: tuple[Backend, ...] = next(stage.backends for stage in variant.stages if isinstance(stage, Export))
-    if "aoti" not in wanted or target.compiler:
+    wanted = next(stage.backends for stage in variant.stages if isinstance(stage, Export))
+    if wanted == "installed":
+        # a native package computes with the same instructions as the portable one where vectors are no wider
+        own: tuple[ExportBackend, ...] = ("aoti", "aoti-native") if target.wide else ("aoti",)
+        wanted = (*own, *target.installed)
+    others = tuple(backend for backend in wanted if backend not in _COMPILED)
+    if target.compiler or len(others) == len(wanted):
         return wanted, None
-    kept: tuple[Backend, ...] = ("onnx",)
-    return kept, "g++ is not installed, so nothing can be compiled ahead of time: ONNX Runtime takes its place"
+    kept: tuple[ExportBackend, ...] = others or ("onnx",)
+    names = " and ".join({"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[backend] for backend in kept)
+    verb = "takes" if len(kept) == 1 else "take"
+    return kept, f"g++ is not installed, so nothing can be compiled ahead of time: {names} {verb} its place"
 
 
 def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path | None) -> str:
@@ -97,7 +117,7 @@ def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path |
             "data": recipe.data.model_dump(mode="json"),
             "preprocessing": recipe.preprocessing.model_dump(mode="json"),
             "seed": recipe.seed,
-            "target": [target.vnni, target.compiler],
+            "target": [target.vnni, target.compiler, target.native],
             "libraries": {library: _version(library) for library in _LIBRARIES},
             "code": _digest_files(_stage_code()),
             "users": [_digest_files(_source_files(reference, search)) for reference in references],
@@ -111,15 +131,38 @@ def _stage_code() -> list[Path]:
     return [
         *(here / "stages").glob("*.py"),
         *(here / "backends").glob("*.py"),
-        *(here / f"{name}.py" for name in ("agreement", "context", "kernels", "probe", "program", "state", "target")),
+        *(here / f"{name}.py" for name in _STAGE_MODULES),
     ]
 
 
-def _also_reads(stage: Section, recipe: Recipe, settings: Compress, backends: tuple[Backend, ...]) -> dict[str, Any]:
+def _also_reads(
+    stage: Section, recipe: Recipe, settings: Compress, backends: tuple[ExportBackend, ...], search: Path | None
+) -> dict[str, Any]:
     if isinstance(stage, Export):
         return {"batch_sizes": settings.batch_sizes, "threads": settings.threads, "backends": backends}
-    if isinstance(stage, Prune | Quantize):
+    if isinstance(stage, Prune | Quantize) and not _trains(stage):
         return {}
+    if isinstance(stage, Distill):
+        return {**_training(recipe), "taught_by": _teaching(stage, search)}
+    return _training(recipe)
+
+
+def _trains(stage: Prune | Quantize) -> bool:
+    return stage.method == "movement" if isinstance(stage, Prune) else stage.aware_training is not None
+
+
+def _teaching(stage: Distill, search: Path | None) -> dict[str, Any]:
+    """Digests of what a distillation learns from, and of the code of the student."""
+    paper = Path(stage.teacher or "") / MANIFEST
+    recorded = Path(stage.recorded or "")
+    return {
+        "teacher": storage.content_hash(paper) if stage.teacher and paper.is_file() else None,
+        "recorded": storage.content_hash(recorded) if recorded.is_file() else None,
+        "student": _digest_files(_source_files(stage.student.factory, search)) if stage.student else None,
+    }
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
     return {"train": recipe.train.model_dump(mode="json"), "code": _digest_files((_PACKAGE / "train").rglob("*.py"))}
 
 

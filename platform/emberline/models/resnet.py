@@ -47,7 +47,7 @@ def resnet8(num_classes: int = 10, width: int = 16, channels_last: bool = False)
         nn.Flatten(),
         nn.Linear(4 * width, num_classes),
     )
-    return net.to(memory_format=torch.channels_last) if channels_last else net
+    return net.to(memory_format=torch.channels_last) if channels_last else net  # type: ignore[call-overload]  # its stub lacks it
 
 
 def resnet18(

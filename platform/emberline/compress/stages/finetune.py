@@ -1,16 +1,21 @@
-"""Fine-tuning: the trainer's own, in this process, on the model as it is now."""
+"""Fine-tuning: the trainer's own steps, in this process, on the model as it is now.
+
+In this process and not by elastic workers: virtual shards make the result the same, bit for bit, at any number of them,
+a pruned module need not be rebuilt by each, and what a kill costs is one stage, not a run.
+"""
 
 from dataclasses import asdict
 
 from emberline.compress.context import Context
+from emberline.compress.masks import zeros_kept
 from emberline.compress.state import State
 from emberline.recipe import Finetune
 from emberline.train.finetune import finetune as finetune_model
 
 
 def finetune(state: State, settings: Finetune, context: Context) -> State:
-    """Trains all weights on; a quantized program made before is no longer this model's."""
-    with context.log.progress("finetune", total=None) as advance:
+    """Trains all weights on, but for those that pruning set to zero; a quantized program is no longer this model's."""
+    with context.log.progress("finetune", total=None) as advance, zeros_kept(state.model, state.masked):
         facts = finetune_model(
             state.model,
             context.recipe,
@@ -20,4 +25,6 @@ def finetune(state: State, settings: Finetune, context: Context) -> State:
             search=context.search,
             progress=lambda _step, _of, loss: advance(1, loss=loss),
         )
-    return state.after(model=state.model.eval(), quantized=None, calibration_rows=0, note=asdict(facts))
+    return state.after(
+        model=state.model.eval(), quantized=None, precision="fp32", calibration_rows=0, note=asdict(facts)
+    )
