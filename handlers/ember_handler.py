@@ -5,26 +5,33 @@ user's own handler may subclass `EmberHandler` too: `from ember_handler import E
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import ember_oip
 import ember_packages
 import ember_prediction
 import ember_protocol
 import ember_reader
 import ember_worker
+import numpy as np
 import orjson
 from ember_prediction import Prediction
 from ember_preprocessing import Array, InvalidInput, Preprocessing, stack
 from ts.context import Context
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 log = logging.getLogger("emberline.handler")
 log.setLevel(logging.INFO)  # what was loaded belongs in the worker's log, whatever the root logger is set to
 
 JSON = "application/json"
 FAILED = "the model failed on this input; the server's log has the reason"
+ASKS_METADATA = {"oip-metadata"}  # of GET /predictions/{model}/{version}?oip-metadata
 BODY_NAMES = ("body", "data")  # TorchServe's names for a body, raw and as the customary form field
 
 
@@ -33,12 +40,16 @@ class Job:
     """One request of a batch on its way through.
 
     Attributes:
-        rows: the model's inputs, an instance each.
+        columns: the model's inputs, a row an instance.
     """
 
     index: int
     request: ember_protocol.Request
-    rows: list[tuple[Array, ...]]
+    columns: tuple[Array, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.columns[0])
 
 
 class EmberHandler:
@@ -63,12 +74,17 @@ class EmberHandler:
         ember_worker.settle()
         if ember_reader.install():
             log.info("reading TorchServe's protocol through a buffer")
-        folder = Path(context.system_properties["model_dir"])
+        root = Path(context.system_properties["model_dir"])
+        folder = self.model_folder(root)
         self.description = orjson.loads((folder / ember_packages.DESCRIPTION).read_bytes())
         self.preprocessing = Preprocessing(self.description["preprocessing"])
         self.labels = self.description["labels"]
         self.model = ember_packages.load(folder, self.description, report=log.info)
         self._warm_up(orjson.loads((folder / ember_packages.PROBE).read_bytes()))
+
+    def model_folder(self, folder: Path) -> Path:
+        """Where in the archive the description, probe and packages of the (first) model are."""
+        return folder
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Answers each request of a batch; one that cannot be answered gets a status of its own, its neighbours theirs.
@@ -77,19 +93,16 @@ class EmberHandler:
             data: parameters of each request by name, as TorchServe has them.
         """
         answers: list[bytes] = [b""] * len(data)
-        jobs = []
+        requests = []
         for index, parameters in enumerate(data):
             context.set_response_content_type(index, JSON)
-            try:
-                request = self.parse(parameters)
-                jobs.append(Job(index, request, self.prepare(request)))
-            except InvalidInput as error:
-                answers[index] = self._refuse(context, index, error)
-            except Exception:
-                # whatever else a user's handler raises is its own fault, and not that of the batch's other requests
-                log.exception("a request could not be prepared")
-                answers[index] = self._fail(context, index, FAILED)
-        for job, predictions in self._predict(jobs):
+            if parameters.keys() == ASKS_METADATA:
+                answers[index] = self._metadata(context)
+                continue
+            request = self._judged(context, index, answers, self.parse, parameters)
+            if request is not None:
+                requests.append((index, request))
+        for job, predictions in self._predict(self._prepared(context, requests, answers)):
             answers[job.index] = self._answer(context, job, predictions)
         return answers
 
@@ -99,15 +112,15 @@ class EmberHandler:
         Raises:
             InvalidInput: names the field that cannot be used.
         """
-        inputs = {spec["name"] for spec in self.preprocessing.inputs}
+        inputs = self.preprocessing.names
         body = next((name for name in BODY_NAMES if name in parameters and name not in inputs), None)
         if body is None:
             if not parameters:
                 raise InvalidInput("body", ember_protocol.EMPTY)
             return ember_protocol.Request("single", ({name: self.field(part) for name, part in parameters.items()},))
-        foreign = set(parameters) - {body}
-        if foreign:
-            raise InvalidInput(min(foreign), "is sent beside the body; inputs belong inside of it")
+        if len(parameters) > 1:
+            foreign = min(set(parameters) - {body})
+            raise InvalidInput(foreign, "is sent beside the body; inputs belong inside of it")
         return self.body(parameters[body])
 
     def body(self, body: Any) -> ember_protocol.Request:
@@ -134,32 +147,90 @@ class EmberHandler:
             rows.append(row)
         return rows
 
+    def compute(self, jobs: Sequence[Job]) -> list[Prediction | None]:
+        """A prediction for each row of all jobs, in their order; may raise anything, which is logged."""
+        if len(jobs) == 1:
+            return self.interpret(self.model(jobs[0].columns)[0])
+        columns = zip(*(job.columns for job in jobs), strict=True)
+        return self.interpret(self.model(tuple(np.concatenate(column) for column in columns))[0])
+
     def interpret(self, outputs: Array) -> list[Prediction | None]:
         """Raw outputs of a batch, as each row is answered; None where the model's answer cannot be used."""
         return ember_prediction.interpret(outputs, self.labels)
 
-    def _predict(self, jobs: list[Job]) -> list[tuple[Job, list[Prediction | None] | None]]:
+    def render(
+        self, request: ember_protocol.Request, predictions: Sequence[Prediction], model: str, version: str
+    ) -> bytes:
+        """The body that answers a request.
+
+        Raises:
+            InvalidInput: what was asked for is not there.
+        """
+        return ember_protocol.render(request, predictions, model, version)
+
+    def _prepared(
+        self, context: Context, requests: Sequence[tuple[int, ember_protocol.Request]], answers: list[bytes]
+    ) -> list[Job]:
+        """A job for each request that can be used; all of them at once where nothing is wrong with any."""
+        if type(self).prepare is EmberHandler.prepare:
+            columns = self._together([instance for _, request in requests for instance in request.instances])
+            if columns is not None:
+                ends = np.cumsum([len(request.instances) for _, request in requests]).tolist()
+                return [
+                    Job(index, request, tuple(column[start:end] for column in columns))
+                    for (index, request), start, end in zip(requests, [0, *ends], ends, strict=False)
+                ]
+        jobs = []
+        for index, request in requests:
+            rows = self._judged(context, index, answers, self.prepare, request)
+            if rows is not None:
+                jobs.append(Job(index, request, stack(rows)))
+        return jobs
+
+    def _together(self, instances: Sequence[Mapping[str, Any]]) -> tuple[Array, ...] | None:
+        columns = self.preprocessing.together(instances) if instances else None
+        if columns is None:
+            return None
+        shapes = [column.shape[1:] for column in columns]
+        return columns if shapes == [shape for _dtype, shape in self.model.inputs] else None
+
+    def _judged(
+        self, context: Context, index: int, answers: list[bytes], step: Callable[[A], B], argument: A
+    ) -> B | None:
+        """What a step makes of one request; None where that went wrong, which becomes the request's own answer."""
+        try:
+            return step(argument)
+        except InvalidInput as error:
+            answers[index] = self._refuse(context, index, error)
+        except Exception:
+            # whatever else a user's handler raises is its own fault, and not that of the batch's other requests
+            log.exception("a request could not be prepared")
+            answers[index] = self._fail(context, index, FAILED)
+        return None
+
+    def _predict(self, jobs: Sequence[Job]) -> list[tuple[Job, list[Prediction | None] | None]]:
         """Predictions of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
         if not jobs:
             return []
-        together = self._predict_rows([row for job in jobs for row in job.rows])
+        together = self._computed(jobs)
         if together is not None:
             rest = iter(together)
-            return [(job, [next(rest) for _ in job.rows]) for job in jobs]
+            return [(job, list(islice(rest, job.num_rows))) for job in jobs]
         if len(jobs) == 1:
             return [(jobs[0], None)]
-        return [(job, self._predict_rows(job.rows)) for job in jobs]
+        return [(job, self._computed([job])) for job in jobs]
 
-    def _predict_rows(self, rows: list[tuple[Array, ...]]) -> list[Prediction | None] | None:
+    def _computed(self, jobs: Sequence[Job]) -> list[Prediction | None] | None:
         """A prediction for each row; None when the model failed, which is logged with its traceback."""
+        rows = sum(job.num_rows for job in jobs)
         try:
-            predictions = self.interpret(self.model(stack(rows))[0])
+            predictions = self.compute(jobs)
         except Exception:
             # a compiled or a user's model may raise anything; the client is told that it failed, the log is told why
-            log.exception("the model failed on a batch of %d rows", len(rows))
+            log.exception("the model failed on a batch of %d rows", rows)
             return None
-        if len(predictions) != len(rows):
-            log.error("the model answered %d rows with %d predictions", len(rows), len(predictions))
+        if len(predictions) != rows:
+            log.error("the model answered %d rows with %d predictions", rows, len(predictions))
             return None
         return predictions
 
@@ -170,10 +241,13 @@ class EmberHandler:
         if len(usable) < len(predictions):
             return self._fail(context, job.index, "the model's outputs are not finite for this input")
         try:
-            version = str(context.manifest["model"]["modelVersion"])
-            return ember_protocol.render(job.request, usable, context.model_name, version)
+            return self.render(job.request, usable, context.model_name, _version(context))
         except InvalidInput as error:  # an output was asked for that there is not
             return self._refuse(context, job.index, error)
+
+    def _metadata(self, context: Context) -> bytes:
+        described = ember_oip.metadata(self.description, self.model.inputs, context.model_name, _version(context))
+        return orjson.dumps(described)
 
     def _refuse(self, context: Context, index: int, error: InvalidInput) -> bytes:
         context.set_response_status(code=400, phrase="Bad Request", idx=index)
@@ -195,3 +269,7 @@ class EmberHandler:
         """The first call of a package is slow, and shows what would fail each later one, such as too few labels."""
         row = self.preprocessing(probe["instance"])
         self.interpret(self.model(stack([row]))[0])
+
+
+def _version(context: Context) -> str:
+    return str(context.manifest["model"]["modelVersion"])

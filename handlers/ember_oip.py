@@ -86,6 +86,39 @@ def answer(call: Call, predictions: Sequence[Prediction], model: str, version: s
     return response
 
 
+def metadata(
+    described: Mapping[str, Any], inputs: Sequence[tuple["np.dtype[Any]", tuple[int, ...]]], model: str, version: str
+) -> dict[str, Any]:
+    """The model metadata object: inputs as clients send them, outputs as `answer` names them; -1 stands for any size.
+
+    Args:
+        described: the archive's `artifact.json`.
+        inputs: dtype and row shape of each input as the model takes it.
+    """
+    labels = described["labels"]
+    named = "scores" if labels else "outputs"
+    outputs = [{"name": named, "datatype": "FP32", "shape": [-1, len(labels)] if labels else [-1, -1]}]
+    if labels:
+        outputs.append({"name": "label", "datatype": "BYTES", "shape": [-1]})
+    specs = described["preprocessing"]["inputs"]
+    return {
+        "name": model,
+        "versions": [version],
+        "platform": "pytorch_torchserve",
+        "inputs": [_input_metadata(spec, dtype) for spec, (dtype, _shape_of) in zip(specs, inputs, strict=True)],
+        "outputs": outputs,
+    }
+
+
+def _input_metadata(spec: Mapping[str, Any], dtype: "np.dtype[Any]") -> dict[str, Any]:
+    if spec.get("kind", "tensor") != "tensor":  # base64 of an image, or a text: one string a row
+        return {"name": spec["name"], "datatype": "BYTES", "shape": [-1]}
+    sent = np.dtype(spec.get("dtype", dtype))
+    kinds = {"f": "FP", "i": "INT", "u": "UINT"}
+    datatype = f"{kinds[sent.kind]}{8 * sent.itemsize}"
+    return {"name": spec["name"], "datatype": datatype, "shape": [-1, *spec.get("shape", ())]}
+
+
 def _is_text(value: str) -> bool:
     """Whether it can be given back: half a surrogate pair cannot."""
     try:

@@ -4,7 +4,7 @@ Shapes in the text: B rows, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,17 @@ class Prediction:
         scores: probabilities of the classes; of a model without labels its raw outputs.
         label: name of the likeliest class; None without labels.
         score: that class's probability.
+        passes: how many models of a cascade looked at the row after the first one.
     """
 
     scores: Floats
     label: str | None = None
     score: float = 0.0
+    passes: int = 0
+
+    def after(self, passes: int) -> "Prediction":
+        """The same answer, given by a later model of a cascade."""
+        return replace(self, passes=passes)
 
     def as_json(self) -> dict[str, Any]:
         """JSON ready for a serializer that takes numpy arrays; a model without labels has `outputs` alone."""

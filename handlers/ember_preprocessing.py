@@ -9,14 +9,17 @@ Legend of shapes: B rows, H height, W width, C channels.
 import base64
 import binascii
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ember_text
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 MAX_IMAGE_PIXELS = 64_000_000
+_EXACT = 2.0**53
+_FLAT_ROWS = 2  # dimensions of rows of plain lists
 _MAX_DEPTH = 32  # dimensions of an array, and a limit for lists in lists
 
 Array = NDArray[Any]
@@ -39,6 +42,7 @@ class Preprocessing:
     def __init__(self, specification: Mapping[str, Any]) -> None:
         self.inputs: list[Mapping[str, Any]] = list(specification["inputs"])
         self.steps: list[Mapping[str, Any]] = list(specification.get("steps", ()))
+        self.names = frozenset(spec["name"] for spec in self.inputs)
 
     def __call__(self, instance: Mapping[str, Any]) -> tuple[Array, ...]:
         """One row, input by input, ready to be stacked along a new first dimension.
@@ -46,16 +50,38 @@ class Preprocessing:
         Raises:
             InvalidInput: a field is missing, unknown, of the wrong type or shape, not finite or out of range.
         """
-        known = {spec["name"] for spec in self.inputs}
         for name in instance:
-            if name not in known:
-                raise InvalidInput(name, f"is no input of this model; it takes {', '.join(sorted(known))}")
+            if name not in self.names:
+                raise InvalidInput(name, f"is no input of this model; it takes {', '.join(sorted(self.names))}")
         arrays = [
             decode(spec, instance[spec["name"]]) if spec["name"] in instance else _missing(spec) for spec in self.inputs
         ]
         for step in self.steps:
             arrays[0] = _STEPS[step["op"]](arrays[0], step)
         return tuple(np.ascontiguousarray(array) for array in arrays)
+
+    def together(self, instances: Sequence[Mapping[str, Any]]) -> tuple[Array, ...] | None:
+        """All rows at once, one array an input: the very bytes that stacking each row alone gives, at a tenth the cost.
+
+        None where that cannot be had: a row that must be refused, which only it alone can say why, or an input or step
+        that goes row by row.
+        """
+        if any(len(instance) != len(self.inputs) for instance in instances):
+            return None
+        columns = []
+        for spec in self.inputs:
+            name = spec["name"]
+            column = _column(spec, [instance.get(name) for instance in instances])
+            if column is None:
+                return None
+            columns.append(column)
+        for step in self.steps:
+            apply = _BATCH_STEPS.get(step["op"])
+            if apply is None or columns[0].ndim == 1:  # a row of one bare number has no last dimension
+                return None
+            columns[0] = apply(columns[0], step)
+        # numpy makes one dimension of none where it makes a row contiguous
+        return tuple(np.ascontiguousarray(one if one.ndim > 1 else one.reshape(-1, 1)) for one in columns)
 
 
 def stack(rows: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
@@ -65,7 +91,10 @@ def stack(rows: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 def decode(spec: Mapping[str, Any], value: Any) -> Array:
     """A value as a client sent it, as an array of the input's dtype and shape."""
-    return _decode_image(spec["name"], value) if spec.get("kind") == "image" else _decode_tensor(spec, value)
+    kind = spec.get("kind")
+    if kind == "image":
+        return _decode_image(spec["name"], value)
+    return _decode_text(spec, value) if kind == "text" else _decode_tensor(spec, value)
 
 
 def _missing(spec: Mapping[str, Any]) -> Array:
@@ -76,8 +105,8 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     name, shape, dtype = spec["name"], tuple(spec.get("shape", ())), np.dtype(spec.get("dtype", "float32"))
     array = numbers(name, value)
     if array.shape != shape:
-        # one flat list of the right length is what many clients send
-        if array.ndim != 1 or array.size != int(np.prod(shape)):
+        # one flat list of the right length is what many clients send, and a bare number where one is wanted
+        if array.ndim > 1 or array.size != int(np.prod(shape)):
             raise InvalidInput(name, f"shape is {list(array.shape)}; {list(shape)} is required")
         array = array.reshape(shape)
     least, most = array.min(), array.max()  # NaN if any is NaN, so these two stand for all
@@ -89,6 +118,53 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     if high is not None and most > high:
         raise InvalidInput(name, f"value {most:g} is above the maximum {high:g}")
     return _cast(name, array, dtype)
+
+
+def _column(spec: Mapping[str, Any], values: list[Any]) -> Array | None:
+    """Values of one input of numbers, a row each, as `_decode_tensor` has them one by one; None as in `together`."""
+    array = _regular(values, tuple(spec.get("shape", ()))) if spec.get("kind", "tensor") == "tensor" else None
+    if array is None:
+        return None
+    low, high = spec.get("minimum"), spec.get("maximum")
+    least, most = array.min(), array.max()
+    # a row of whole numbers beside one of fractions became float64, which is exact up to here and no further
+    exact = bool(least > -_EXACT and most < _EXACT)  # false for NaN
+    if not exact or (low is not None and least < low) or (high is not None and most > high):
+        return None
+    try:
+        return _cast(spec["name"], array, np.dtype(spec.get("dtype", "float32")))
+    except InvalidInput:
+        return None
+
+
+def _regular(values: list[Any], shape: tuple[int, ...]) -> Array | None:
+    """Rows of numbers as an array (B, *shape), None where they are not that; rows may be flat, but then all are."""
+    if not _are_numbers(values, _MAX_DEPTH):
+        return None
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return None
+    if array.dtype.kind not in "iuf" or array.size == 0:
+        return None
+    if array.shape[1:] == shape:
+        return array
+    flat = array.ndim <= _FLAT_ROWS and array.size == len(values) * int(np.prod(shape))
+    return array.reshape(len(values), *shape) if flat else None
+
+
+def _decode_text(spec: Mapping[str, Any], value: Any) -> Array:
+    name = spec["name"]
+    if not isinstance(value, str):
+        raise InvalidInput(name, "a string is required")
+    if not value.strip():
+        raise InvalidInput(name, "is empty; a text is required")
+    if len(value) > ember_text.MAX_CHARACTERS:
+        raise InvalidInput(name, f"{len(value)} characters; at most {ember_text.MAX_CHARACTERS} are allowed")
+    try:
+        return ember_text.tokenize(spec, value)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(name, "half a surrogate pair; valid Unicode is required") from error
 
 
 def numbers(field: str, value: Any) -> Array:
@@ -191,4 +267,12 @@ _STEPS = {
     "reshape": _reshape,
     "resize": _resize,
     "channels_first": _channels_first,
+}
+
+# of these a whole batch gives what its rows give one by one: they work on single numbers or on the last dimension
+_BATCH_STEPS: dict[str, Callable[[Array, Mapping[str, Any]], Array]] = {
+    "scale": _scale,
+    "normalise": _normalise,
+    "reshape": lambda array, step: array.reshape(len(array), *step["shape"]),
+    "channels_first": lambda array, _step: np.moveaxis(array, -1, 1),
 }

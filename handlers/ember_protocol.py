@@ -15,6 +15,7 @@ from ember_prediction import Prediction
 from ember_preprocessing import InvalidInput
 
 MAX_ROWS = 4096
+_TEXT = (bytes, bytearray, memoryview, str)
 _MAX_QUOTED = 1000
 # TorchServe drops a body whose content type says it is a form, which is what curl says unless told otherwise
 EMPTY = "is empty; a JSON object is required, with content-type application/json"
@@ -48,7 +49,7 @@ def parse(body: object) -> Request:
     """
     value = load_json(body)
     if not isinstance(value, Mapping):
-        raise InvalidInput("body", f"a JSON {_kind(value)}; an object is required")
+        raise InvalidInput("body", f"a JSON {kind(value)}; an object is required")
     if not value:
         raise InvalidInput("body", "an empty object; the model's inputs are required")
     if isinstance(value.get("inputs"), list):
@@ -83,7 +84,7 @@ def _quotable(text: str) -> str:
 
 def load_json(body: object) -> object:
     """The JSON value of a body; one that TorchServe decoded already is given back as it is."""
-    if not isinstance(body, bytes | bytearray | memoryview | str):
+    if not isinstance(body, _TEXT):
         return body
     if not body:
         raise InvalidInput("body", EMPTY)
@@ -91,6 +92,12 @@ def load_json(body: object) -> object:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("body", f"no JSON: {error}") from error
+
+
+def kind(value: object) -> str:
+    """What JSON calls a value."""
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _instances(value: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -104,10 +111,5 @@ def _instances(value: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         raise InvalidInput("instances", f"{len(instances)} rows; at most {MAX_ROWS} are allowed")
     for row, instance in enumerate(instances):
         if not isinstance(instance, Mapping):
-            raise InvalidInput(f"instances[{row}]", f"a JSON {_kind(instance)}; an object of inputs is required")
+            raise InvalidInput(f"instances[{row}]", f"a JSON {kind(instance)}; an object of inputs is required")
     return instances
-
-
-def _kind(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null", int: "number", float: "number"}
-    return names.get(type(value), type(value).__name__)

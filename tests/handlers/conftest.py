@@ -62,9 +62,12 @@ def _worker_settings_stay_here():
 
 @pytest.fixture(scope="session")
 def make_worker(tmp_path_factory):
-    def make(artifact, handler="tensor_handler.py"):
+    def make(artifact, handler="tensor_handler.py", fill=None):
+        """`fill` puts other files than one artifact's into the archive's folder."""
         folder = tmp_path_factory.mktemp("model")
-        for file in artifact.iterdir():
+        if fill is not None:
+            fill(folder)
+        for file in artifact.iterdir() if fill is None else ():
             shutil.copy(file, folder)
         return Worker(folder, handler)
 

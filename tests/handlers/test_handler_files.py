@@ -10,7 +10,9 @@ from ts.utils.util import list_classes_from_module
 THIRD_PARTY = {"numpy", "orjson", "PIL", "torch", "ts", "onnxruntime", "openvino", "tokenizers"}
 
 
-@pytest.mark.parametrize("handler", ["tensor_handler.py", "image_handler.py"])
+@pytest.mark.parametrize(
+    "handler", ["tensor_handler.py", "image_handler.py", "text_handler.py", "ranking_handler.py", "cascade_handler.py"]
+)
 def test_a_handler_file_defines_exactly_one_class(handler):
     module, _ = TsModelLoader()._load_handler_file(handler)
     assert len(list_classes_from_module(module)) == 1

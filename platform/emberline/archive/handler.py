@@ -11,6 +11,7 @@ from emberline.archive.contents import SHARED_PREFIX
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
 from emberline.recipe import Preprocessing
 
+OWN = ("tensor", "image", "text", "ranking")
 _INSPECTION = Path(__file__).with_name("inspection.py")
 _INSPECTION_TIMEOUT_S = 120
 # names of TorchServe's own handlers: an error in a file of that name would be answered by starting those instead
@@ -36,7 +37,7 @@ def choose(setting: str, preprocessing: Preprocessing, recipe: Path) -> Path:
     """The handler's file.
 
     Args:
-        setting: `auto`, `tensor`, `image`, or a path.
+        setting: `auto`, one of `OWN`, or a path.
         recipe: the recipe's file, from whose folder a path starts.
 
     Raises:
@@ -44,19 +45,27 @@ def choose(setting: str, preprocessing: Preprocessing, recipe: Path) -> Path:
         MissingFile: there is no such file.
     """
     kinds = [spec.kind for spec in preprocessing.inputs]
-    chosen = ("image" if "image" in kinds else "tensor") if setting == "auto" else setting
-    if chosen == "tensor" and "image" in kinds:
-        raise InvalidSetting(recipe, "archive.handler", setting, "`image` or `auto`, as an input is an image,")
+    fitting = "image" if "image" in kinds else "text" if "text" in kinds else "tensor"
+    chosen = fitting if setting == "auto" else setting
     if chosen == "image" and kinds[0] != "image":
         raise InvalidSetting(recipe, "archive.handler", setting, "`tensor` or `auto`, as the first input is none,")
-    if chosen in ("tensor", "image"):
+    # numbers and rankings come as JSON alone; the other two take that as well
+    if chosen in ("tensor", "text") and chosen != fitting:
+        raise InvalidSetting(
+            recipe, "archive.handler", setting, f"`{fitting}` or `auto`, as {_has(fitting)} among the inputs,"
+        )
+    if chosen in OWN:
         return assets.folder("handlers") / f"{chosen}_handler.py"
     path = recipe.parent / setting
     if not path.is_file():
         raise MissingFile(
-            path, "the handler", hint="archive.handler is auto, tensor, image, or a path beside the recipe"
+            path, "the handler", hint=f"archive.handler is auto, {', '.join(OWN)}, or a path beside the recipe"
         )
     return path
+
+
+def _has(kind: str) -> str:
+    return {"tensor": "there are numbers alone", "image": "there is an image", "text": "there is a text"}[kind]
 
 
 def is_own(path: Path) -> bool:
@@ -78,7 +87,7 @@ def check(path: Path, files: Path) -> None:
             place=path,
             hint=f"name it my_{path.stem}.py",
         )
-    if path.stem.startswith(SHARED_PREFIX) or path.stem in ("tensor_handler", "image_handler"):
+    if path.stem.startswith(SHARED_PREFIX) or path.stem.removesuffix("_handler") in (*OWN, "cascade"):
         raise UnusableHandler("has the name of a file of emberline's in the archive", place=path, hint="rename it")
     with tempfile.TemporaryDirectory(prefix="emberline-handler-") as name:
         report, output = Path(name, "report.json"), Path(name, "output")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from emberline import signing, storage
-from emberline.archive import contents, handler, packing
+from emberline import assets, signing, storage
+from emberline.archive import cascade, contents, handler, packing
 from emberline.archivefile import read_archive
-from emberline.artifact import read_artifact
+from emberline.artifact import Artifact, read_artifact
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
+from emberline.paper import Manifest
 from emberline.recipe import Archive, Recipe
 from emberline.signing import Keys
 
@@ -49,13 +50,16 @@ def archive_all(
     settings = recipe.archive
     if settings is None or not settings.versions:
         raise InvalidSetting(path, "archive.versions", None, "a version for at least one artifact")
-    versions = list(settings.versions.values())
+    versions = [*settings.versions.values(), *(one.version for one in settings.cascades.values())]
     if doubled := {version for version in versions if versions.count(version) > 1}:
         raise InvalidSetting(path, "archive.versions", min(doubled), "a version of its own for each artifact")
     stored = []
-    for name in settings.versions:
-        artifact = runs / recipe.run / "artifacts" / name
-        one = write_archive(artifact, settings, path, store=store, keys=keys)
+    artifacts = runs / recipe.run / "artifacts"
+    for name in (*settings.versions, *settings.cascades):
+        if name in settings.cascades:
+            one = write_cascade(artifacts, name, settings, path, store=store, keys=keys)
+        else:
+            one = write_archive(artifacts / name, settings, path, store=store, keys=keys)
         say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
         for warning in one.warnings:
             say(f"warning: {one.path}: {warning}")
@@ -73,25 +77,70 @@ def write_archive(artifact: Path, settings: Archive, recipe: Path, *, store: Pat
     if not artifact.is_dir():
         raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
     manifest, description = read_artifact(artifact)
-    version = settings.versions[manifest.name]
     chosen = handler.choose(settings.handler, description.preprocessing, recipe)
+
+    def fill(files: Path) -> Facts:
+        contents.stage(files, artifact, manifest, description, settings)
+        return Facts(manifest, description, manifest.name)
+
+    return _store(fill, settings.versions[manifest.name], chosen, settings, store=store, keys=keys)
+
+
+def write_cascade(artifacts: Path, name: str, settings: Archive, recipe: Path, *, store: Path, keys: Keys) -> Stored:
+    """Archives and signs the artifacts of one cascade as one version.
+
+    Raises:
+        MissingFile, CorruptPaper: an artifact is not there or cannot be trusted.
+        EmberlineError: they do not fit together, or cannot be served.
+    """
+    one = settings.cascades[name]
+    chosen = assets.folder("handlers") / "cascade_handler.py"
+
+    def fill(files: Path) -> Facts:
+        manifest, description = cascade.stage(files, artifacts, name, one, settings)
+        return Facts(manifest, description, name)
+
+    if settings.handler not in ("auto", "tensor", "ranking"):
+        raise InvalidSetting(
+            recipe,
+            "archive.handler",
+            settings.handler,
+            "`auto`, `tensor` or `ranking`: cascades have one of their own,",
+        )
+    return _store(fill, one.version, chosen, settings, store=store, keys=keys)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was put into an archive: the papers that it bears, and the name of what it was made from."""
+
+    manifest: Manifest
+    description: Artifact
+    name: str
+
+
+def _store(
+    fill: Callable[[Path], Facts], version: str, chosen: Path, settings: Archive, *, store: Path, keys: Keys
+) -> Stored:
+    """Fills, packs and signs an archive of the store, or finds that it is there already."""
     target = store / f"{settings.model}-{version}.mar"
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=store) as name:
         files, made = Path(name, "files"), Path(name, target.name)
         files.mkdir()
-        contents.stage(files, artifact, manifest, description, settings)
+        facts = fill(files)
         if handler.is_own(chosen):
             handler.check(chosen, files)
-        packing.pack(made, files, chosen, model=settings.model, version=version, created=manifest.created)
+        packing.pack(made, files, chosen, model=settings.model, version=version, created=facts.manifest.created)
         read_archive(made)  # what is refused when read must never be written
         size_bytes = made.stat().st_size
-        warnings = () if description.measurement is None else description.measurement.warnings
+        measured = facts.description.measurement
+        warnings = () if measured is None else measured.warnings
         if _is_there(target, made, keys):
-            return Stored(target, manifest.name, version, size_bytes, "reused", warnings)
+            return Stored(target, facts.name, version, size_bytes, "reused", warnings)
         outcome: Literal["written", "replaced"] = "replaced" if target.exists() else "written"
         _publish(made, signing.sign(made, keys), target)
-    return Stored(target, manifest.name, version, size_bytes, outcome, warnings)
+    return Stored(target, facts.name, version, size_bytes, outcome, warnings)
 
 
 def _is_there(target: Path, made: Path, keys: Keys) -> bool:

@@ -1,0 +1,63 @@
+"""Text to token ids: the tokenizer is part of the input's specification, so it travels inside the archive.
+
+    bytes   each byte of the UTF-8 text is one token, 1 to 256
+    words   lower-cased words and single signs, hashed into a vocabulary of a given size
+    {…}     the content of a `tokenizer.json`, run by the library `tokenizers`
+
+0 is padding and stands last; a text of more tokens than the model takes is cut there.
+"""
+
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+MAX_CHARACTERS = 1_000_000
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def tokenize(spec: Mapping[str, Any], text: str) -> Ids:
+    """Ids of one text, shape (length,), int64.
+
+    Raises:
+        UnicodeEncodeError: the text holds half a surrogate pair, which no encoding has.
+    """
+    length = int(spec["length"])
+    ids = _tokenizer(json.dumps(spec["tokenizer"]), int(spec.get("vocabulary") or 0))(text[: _enough(length)])[:length]
+    row = np.zeros(length, np.int64)
+    row[: len(ids)] = ids
+    return row
+
+
+def _enough(length: int) -> int:
+    """Characters that certainly hold `length` tokens and keep a very long text from costing its whole length."""
+    return max(4096, 64 * length)
+
+
+@cache
+def _tokenizer(content: str, vocabulary: int) -> Callable[[str], list[int]]:
+    chosen = json.loads(content)
+    if chosen == "bytes":
+        return lambda text: [byte + 1 for byte in text.encode()]
+    if chosen == "words":
+        return lambda text: _hashed_words(text, vocabulary)
+    from tokenizers import Tokenizer  # an archive that needs it says so in its model card
+
+    tokenizer = Tokenizer.from_str(json.dumps(chosen))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()  # both are done here, for the length that the model takes
+    # a Rust extension: half a surrogate pair is looked for first, since it raises what is no subclass of Exception
+    return lambda text: list(tokenizer.encode(text.encode().decode()).ids)
+
+
+def _hashed_words(text: str, vocabulary: int) -> list[int]:
+    """1 to vocabulary - 1, the same on every machine and in every version of Python."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return [1 + zlib.crc32(word.encode()) % (vocabulary - 1) for word in words]

@@ -1,0 +1,83 @@
+"""Text in JSON or as it is; its tokenizer travels in the artifact."""
+
+import json
+
+import ember_text
+import numpy as np
+import pytest
+from ember_preprocessing import InvalidInput, Preprocessing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BYTES = {"name": "text", "kind": "text", "length": 8, "tokenizer": "bytes"}
+WORDS = {"name": "text", "kind": "text", "length": 4, "tokenizer": "words", "vocabulary": 100}
+
+
+@pytest.fixture(scope="module")
+def worker(make_worker, export_artifact, tmp_path_factory):
+    from torch import nn
+
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = nn.Embedding(257, 4), nn.Linear(4, 2)
+
+        def forward(self, ids):
+            return self.out(self.table(ids).mean(1))
+
+    folder = tmp_path_factory.mktemp("text") / "bag"
+    artifact = export_artifact(folder, Bag(), {"inputs": [BYTES]}, {"text": "hello"}, ("good", "bad"))
+    return make_worker(artifact, "text_handler.py")
+
+
+def test_plain_text_and_json_are_answered_alike(worker):
+    plain, encoded = worker.ask(b"hello", b'{"text": "hello"}')
+    assert (plain.status, encoded.status) == (200, 200)
+    assert plain.json["label"] == encoded.json["label"]
+    assert plain.json["scores"] == pytest.approx(encoded.json["scores"], abs=1e-6)
+
+
+def test_text_comes_in_batches_by_open_inference_and_its_metadata_says_so(worker):
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}
+    answer, metadata = worker.ask(json.dumps({"inputs": [tensor]}).encode(), {"oip-metadata": b""})
+    assert answer.json["outputs"][0]["shape"] == [2, 2]
+    assert metadata.json["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    assert [one["name"] for one in metadata.json["outputs"]] == ["scores", "label"]
+
+
+def test_a_bad_text_fails_only_its_own_row(worker):
+    bodies = [b"\xff\xfe", b'{"text": 7}', b'{"text": "  "}', b'{"text": "\\ud800"}', b"", b'{"txt": "a"}', b"fine"]
+    answers = worker.ask(*bodies)
+    assert [one.status for one in answers] == [400] * 6 + [200]
+    assert [one.json["field"] for one in answers[:6]] == ["body", "text", "text", "body", "body", "txt"]
+
+
+def test_bytes_and_words_are_padded_and_cut():
+    assert ember_text.tokenize(BYTES, "ab").tolist() == [98, 99, 0, 0, 0, 0, 0, 0]
+    assert len(ember_text.tokenize(BYTES, "a" * 100)) == 8
+    ids = ember_text.tokenize(WORDS, "Good, GOOD movie").tolist()
+    assert ids[0] == ids[2] != 0
+    assert all(0 < one < 100 for one in ids)
+
+
+def test_a_tokenizer_file_is_run_by_its_library():
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.models.WordLevel({"[UNK]": 1, "good": 2, "movie": 3}, unk_token="[UNK]")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    spec = {**WORDS, "tokenizer": json.loads(made.to_str())}
+    assert ember_text.tokenize(spec, "good bad movie").tolist() == [2, 1, 3, 0]
+    with pytest.raises(UnicodeEncodeError):
+        ember_text.tokenize(spec, "\ud800")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(st.text(), st.integers(), st.none(), st.lists(st.text()), st.characters(categories=["Cs"])))
+def test_any_value_becomes_ids_or_is_refused(value):
+    for spec in (BYTES, WORDS):
+        try:
+            (row,) = Preprocessing({"inputs": [spec]})({"text": value})
+        except InvalidInput as error:
+            assert error.field == "text"  # noqa: PT017 - either of two endings is right
+        else:
+            assert (row.dtype, row.shape) == (np.int64, (spec["length"],))
