@@ -24,6 +24,8 @@ PRIVATE_KEY = "signing.key"
 PUBLIC_KEY = "signing.pub"
 _MAX_SIGNATURE_BYTES = 1 << 20
 _PRIVATE_MODE = 0o600
+_STATEMENT = b"application/vnd.in-toto+json"
+_PREDICATE = "https://model_signing/signature/v1.0"
 
 
 class UnsignedArchive(EmberlineError):
@@ -243,43 +245,82 @@ def verify(archive: Path, public_key: Path) -> str:
         MissingFile: the archive or the key is not there.
         UnsignedArchive, WrongKey, AlteredSignature, AlteredArchive: what exactly is wrong.
     """
-    from cryptography.exceptions import InvalidSignature
-    from model_signing import verifying
-
     if not archive.is_file():
         raise MissingFile(archive, "the archive", hint="emberline archive makes archives")
     signature = signature_of(archive)
     if not signature.is_file():
         raise UnsignedArchive(archive)
     required = fingerprint(public_key)
-    named, signed = _read_bundle(signature)
-    if named != required:
-        raise WrongKey(archive, named, required, public_key)
-    # model_signing tells altered content and a broken bundle by the same exception: the content is looked at first
+    bundle = _read_bundle(signature)
+    if bundle.key != required:
+        raise WrongKey(archive, bundle.key, required, public_key)
     got = _sha256(archive)
-    if got != signed:
-        raise AlteredArchive(archive, got, signed)
-    try:
-        config: Any = verifying.Config()  # type: ignore[no-untyped-call]  # its constructor lacks an annotation
-        config.use_elliptic_key_verifier(public_key=public_key).verify(archive, signature)
-    except InvalidSignature as error:
-        raise AlteredSignature(signature, "its content does not match the key's seal") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise AlteredSignature(signature, " ".join(str(error).split())) from error
+    if got != bundle.signed:
+        raise AlteredArchive(archive, got, bundle.signed)
+    _check_seal(bundle, signature, public_key)
     return required
 
 
-def _read_bundle(signature: Path) -> tuple[str, str]:
-    """The key and the SHA-256 that a bundle names: unproven until `model_signing` has verified it."""
+def _check_seal(bundle: "_Bundle", signature: Path, public_key: Path) -> None:
+    """Checks the key's seal on a bundle, as `model_signing` does.
+
+    Its own verifier is not called, since it loads Sigstore's whole client first, a second of every start of `serve`.
+
+    Raises:
+        AlteredSignature: it is not this key's seal on this statement.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = serialization.load_pem_public_key(public_key.read_bytes())
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - `fingerprint` has refused any other
+    algorithms: dict[int, hashes.HashAlgorithm] = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
+    # what is sealed, by https://github.com/secure-systems-lab/dsse/blob/v1.0.0/protocol.md
+    sealed = b"DSSEv1 %d %s %d %s" % (len(_STATEMENT), _STATEMENT, len(bundle.payload), bundle.payload)
+    try:
+        key.verify(bundle.seal, sealed, ec.ECDSA(algorithms[key.curve.key_size]))
+    except InvalidSignature as error:
+        raise AlteredSignature(signature, "its content does not match the key's seal") from error
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """A Sigstore bundle of one signed file; unproven until its seal was checked.
+
+    Attributes:
+        key: fingerprint of the key that it says sealed it.
+        signed: SHA-256 of the file.
+    """
+
+    key: str
+    signed: str
+    payload: bytes
+    seal: bytes
+
+
+def _read_bundle(signature: Path) -> _Bundle:
     if signature.stat().st_size > _MAX_SIGNATURE_BYTES:
         raise AlteredSignature(signature, f"larger than {_MAX_SIGNATURE_BYTES} bytes")
     try:
         bundle: Any = json.loads(signature.read_bytes())
-        statement: Any = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True))
+        envelope = bundle["dsseEnvelope"]
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        statement: Any = json.loads(payload)
         (resource,) = statement["predicate"]["resources"]
-        return str(bundle["verificationMaterial"]["publicKey"]["hint"]), str(resource["digest"])
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
+        (sealed,) = envelope["signatures"]
+        kinds = (envelope["payloadType"].encode(), statement["predicateType"])
+        found = _Bundle(
+            key=str(bundle["verificationMaterial"]["publicKey"]["hint"]),
+            signed=str(resource["digest"]),
+            payload=payload,
+            seal=base64.b64decode(sealed["sig"], validate=True),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise AlteredSignature(signature, "no Sigstore bundle of one signed file") from error
+    if kinds != (_STATEMENT, _PREDICATE):
+        raise AlteredSignature(signature, f"of kind {kinds[1]}; {_PREDICATE} is required")
+    return found
 
 
 def _sha256(path: Path) -> str:

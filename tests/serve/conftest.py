@@ -101,7 +101,8 @@ def launch(folder, *arguments, keys=None, ports=True, workers=1):
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--port", "0", "--management-port", "0", "--metrics-port", "0", "--health-port", "0"] if ports else []
     options += ["--state", folder / "state", *(["--keys", keys.public.parent] if keys else [])]
-    options += ["--set", "serve.response_timeout_s=20", "--set", f"serve.workers={workers}"]
+    options += ["--set", "serve.response_timeout_s=20"]
+    options += ["--set", f"serve.workers={workers}"] if workers else []
     with (folder / "output").open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "emberline.cli", "serve", *options, *arguments],
@@ -116,6 +117,11 @@ def launch(folder, *arguments, keys=None, ports=True, workers=1):
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory):
     return signing.create_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session", name="launch")
+def _launch():
+    return launch
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ def serve(
 ) -> None:
     """Serve archives with TorchServe: verified, supervised, ready when each version has answered a probe rightly.
 
-    Runs until SIGTERM or Ctrl-C, then waits for the requests under way. Clients belong in front of the router
+    Runs until SIGTERM or Ctrl-C, then waits for the requests under way. Archives that come, change or go meanwhile are
+    taken in, replaced or let go; on SIGHUP the recipe is read again. Clients belong in front of the router
     (`emberline route`), not here.
 
     Args:
@@ -42,6 +43,7 @@ def serve(
     from emberline.serve.config import Ports
     from emberline.signing import PUBLIC_KEY
 
+    path = find_recipe(recipe)
     server.serve(
         server.Settings(
             archives=archives,
@@ -50,7 +52,8 @@ def serve(
             state=state,
             host=host,
             ports=Ports(port, management_port, metrics_port, health_port),
-            serve=load_recipe(find_recipe(recipe), settings).serve,
+            serve=load_recipe(path, settings).serve,
+            reload=lambda: load_recipe(path, settings).serve,
             allow_unsigned=allow_unsigned,
         )
     )

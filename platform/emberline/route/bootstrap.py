@@ -26,6 +26,8 @@ from emberline.route.routes import (
 )
 from emberline.route.settings import Address, Settings
 
+# `serve` puts it on what a handler itself answered with a status of its own
+ANSWERED_HEADER = "x-answered-by"
 CDS, RDS, MIRRORED_RDS = "cds.json", "rds.json", "mirrored.json"
 
 # one line a request that a variant got; exposure.parse_line reads it
@@ -209,7 +211,8 @@ def _rate_limit(per_s: int) -> Json:
 def _busy_replies() -> Json:
     """TorchServe's 503 (a full queue says "has no worker") and 507 (its worker died) tell when to come back, as 503.
 
-    Its 413 has no body; it gets ours.
+    So does its 404: a version that the router knows and TorchServe does not will be there in a moment, as after a
+    restart. A handler's own 404 carries ANSWERED_HEADER and is passed on. Its 413 has no body; it gets ours.
     """
     retry_later = {
         "name": "retry-later",
@@ -238,6 +241,17 @@ def _busy_replies() -> Json:
             "on_match": {"action": action},
         }
 
+    answered = {
+        "name": "answered",
+        "typed_config": {
+            "@type": f"{TYPE}.type.matcher.v3.HttpResponseHeaderMatchInput",
+            "header_name": ANSWERED_HEADER,
+        },
+    }
+    by_handler = {"single_predicate": {"input": answered, "value_match": {"prefix": "handler"}}}
+    unknown = matcher("404", retry_later)
+    unknown["predicate"] = {"and_matcher": {"predicate": [unknown["predicate"], {"not_matcher": by_handler}]}}
+
     return {
         "name": BUSY_FILTER,
         "typed_config": {
@@ -248,6 +262,7 @@ def _busy_replies() -> Json:
                         matcher("503", retry_later),
                         matcher("507", retry_later),
                         matcher("413", too_large),
+                        unknown,
                     ]
                 }
             },

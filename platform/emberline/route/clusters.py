@@ -107,8 +107,9 @@ def _model_cluster(name: str, address: Address, limits: Limits, facts: dict[str,
                     "max_connections": limits.max_requests,
                     "max_pending_requests": max(1, limits.max_requests // 4),
                     "max_requests": limits.max_requests,
-                    # retries must not double the load of a model that is already slow
-                    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 3},
+                    # retries must not double the load of a model that is already slow; but all of a batch or two, whose
+                    # worker died, may be asked for again
+                    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 64},
                 }
             ]
         },

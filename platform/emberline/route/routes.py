@@ -207,7 +207,7 @@ def _fixed_routes(settings: Settings) -> list[Json]:
                 "typed_per_filter_config": own,
             }
         )
-    routes.append(_refuse({"prefix": "/"}, 404, "nothing is served at this path"))
+    routes.append({**_refuse({"prefix": "/"}, 404, "nothing is served at this path"), "typed_per_filter_config": own})
     return routes
 
 
@@ -220,9 +220,10 @@ def _asking(model: str, limits: Limits, num_retries: int) -> Json:
     }
     if num_retries:
         asking["retry_policy"] = {
-            # 503: TorchServe's queue was full. 507: its worker died with the batch. Nothing was answered in either case
+            # 503: TorchServe's queue was full. 507, and now and then 500: its worker died with the batch. A handler's
+            # own 500 cannot be told from that one, and is asked for again as well
             "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-status-codes",
-            "retriable_status_codes": [503, 507],
+            "retriable_status_codes": [500, 503, 507],
             "num_retries": num_retries,
             "retry_host_predicate": [
                 {

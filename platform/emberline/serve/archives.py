@@ -5,14 +5,15 @@ So what was verified is what is served, whatever happens to the original meanwhi
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from emberline import signing
 from emberline.archivefile import read_archive
 from emberline.artifact import Probe
-from emberline.errors import EmberlineError, MissingFile
+from emberline.errors import EmberlineError
 from emberline.runlog import warn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -33,25 +34,11 @@ class Admitted:
     source: Path
     file: Path
     probe: Probe | None
+    handler: str
 
     @property
     def key(self) -> tuple[str, str]:
         return self.model, self.version
-
-
-def find_archives(named: Sequence[Path], store: Path) -> tuple[Path, ...]:
-    """The archives named, or all of the store.
-
-    Raises:
-        MissingFile: one that was named is not there, or the store has none.
-    """
-    for path in named:
-        if not path.is_file():
-            raise MissingFile(path, "the archive", hint="emberline archive makes archives")
-    found = tuple(named) or tuple(sorted(store.glob("*.mar")))
-    if not found:
-        raise MissingFile(store, "an archive (*.mar)", hint="make some: emberline archive, or make serve")
-    return found
 
 
 def admit(sources: Iterable[Path], private: Path, *, public_key: Path, allow_unsigned: bool) -> tuple[Admitted, ...]:
@@ -66,16 +53,8 @@ def admit(sources: Iterable[Path], private: Path, *, public_key: Path, allow_uns
         EmberlineError: a signature is missing or wrong, an archive is hostile or broken, or a version is there twice.
     """
     admitted: dict[tuple[str, str], Admitted] = {}
-    for number, source in enumerate(sources):
-        _check(source, public_key, allow_unsigned=allow_unsigned)
-        # a folder a source, so that the copy and its signature keep their names
-        folder = private.parent / "verified" / str(number)
-        folder.mkdir(parents=True, mode=0o700)
-        copy = Path(shutil.copyfile(source, folder / source.name))
-        if signing.signature_of(source).is_file():
-            shutil.copyfile(signing.signature_of(source), signing.signature_of(copy))
-        _check_copy(copy, source, public_key, allow_unsigned=allow_unsigned)
-        one = _enter(copy, source, private)
+    for source in sources:
+        one = admit_one(source, private, public_key=public_key, allow_unsigned=allow_unsigned)
         if (other := admitted.get(one.key)) is not None:
             raise EmberlineError(
                 f"holds {one.model} {one.version}, as {other.source} does",
@@ -84,6 +63,25 @@ def admit(sources: Iterable[Path], private: Path, *, public_key: Path, allow_uns
             )
         admitted[one.key] = one
     return tuple(admitted.values())
+
+
+def admit_one(source: Path, private: Path, *, public_key: Path, allow_unsigned: bool, prefix: str = "") -> Admitted:
+    """Lets one archive into the private store.
+
+    Args:
+        prefix: of the copy's name, where the version is served already.
+
+    Raises:
+        EmberlineError: its signature is missing or wrong, or it is hostile or broken.
+    """
+    _check(source, public_key, allow_unsigned=allow_unsigned)
+    # a folder of its own, so that the copy and its signature keep their names
+    with tempfile.TemporaryDirectory(prefix="verified-", dir=private.parent) as folder:
+        copy = Path(shutil.copyfile(source, Path(folder, source.name)))
+        if signing.signature_of(source).is_file():
+            shutil.copyfile(signing.signature_of(source), signing.signature_of(copy))
+        _check_copy(copy, source, public_key, allow_unsigned=allow_unsigned)
+        return _enter(copy, source, private, prefix)
 
 
 def _check(source: Path, public_key: Path, *, allow_unsigned: bool) -> None:
@@ -105,12 +103,12 @@ def _check_copy(copy: Path, source: Path, public_key: Path, *, allow_unsigned: b
         raise EmberlineError(f"changed while it was verified: {error.fact}", place=source) from error
 
 
-def _enter(copy: Path, source: Path, private: Path) -> Admitted:
+def _enter(copy: Path, source: Path, private: Path, prefix: str) -> Admitted:
     info = read_archive(copy)
     for what, value in (("model", info.model), ("version", info.version)):
         if _NAME.fullmatch(value) is None:
             raise EmberlineError(
                 f"its {what} is {value!r}; letters, digits, dots, dashes and underscores are required", place=source
             )
-    file = copy.rename(private / f"{info.model}-{info.version}.mar")
-    return Admitted(info.model, info.version, source, file, info.probe)
+    file = copy.rename(private / f"{prefix}{info.model}-{info.version}.mar")
+    return Admitted(info.model, info.version, source, file, info.probe, info.handler)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -89,7 +89,9 @@ def _rolling(name: str, file: Path, pattern: str) -> str:
     </RollingFile>"""
 
 
-def command(*, java: Path, site: Path, python: Path, work: Path, store: Path) -> list[str]:
+def command(
+    *, java: Path, site: Path, python: Path, work: Path, store: Path, class_path: Sequence[str] = ()
+) -> list[str]:
     """The JVM itself, without the `torchserve` wrapper: SIGTERM to the wrapper would orphan the JVM."""
     return [
         str(java),
@@ -98,7 +100,7 @@ def command(*, java: Path, site: Path, python: Path, work: Path, store: Path) ->
         f"-Dlog4j.configurationFile=file://{work / 'log4j2.xml'}",
         f"-Djava.io.tmpdir={work / 'temp'}",
         "-cp",
-        f"{site}/ts/frontend/*",
+        ":".join(class_path or (f"{site}/ts/frontend/*",)),
         "org.pytorch.serve.ModelServer",
         "--python",
         str(python),

@@ -1,7 +1,8 @@
 """The wait for the requests under way before TorchServe is stopped, which would cut them off.
 
 TorchServe counts what is queued and what has ever come in, but not the batch that a worker is at. So besides an empty
-queue and no arrivals, the workers must have stopped computing: their CPU time tells.
+queue and no arrivals, the workers must have written that they are at none, and have stopped computing: what one reads
+or sends before and after its batch is told by its CPU time alone.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 
 import psutil
 
-from emberline.serve import management, torchserve
+from emberline.serve import ledger, management, torchserve
 
 _POLL_S = 0.05
 # fraction of the time that a worker may compute and still count as idle: an idle one waits in one system call
@@ -19,8 +20,6 @@ _IDLE_SHARE = 0.03
 
 def wait_quiet(setup: torchserve.Setup, *, timeout_s: float, quiet_s: float) -> bool:
     """Returns True when for `quiet_s` nothing came in, was queued, or was computed; False at the deadline.
-
-    A batch whose worker waits without computing, for another service say, is not seen.
 
     Raises:
         EmberlineError: TorchServe could not be asked.
@@ -33,7 +32,8 @@ def wait_quiet(setup: torchserve.Setup, *, timeout_s: float, quiet_s: float) -> 
         used_now_s = cpu_seconds(worker.pid for version in versions for worker in version.workers)
         quiet_for_s = now - since
         computing = used_now_s - used_s > _IDLE_SHARE * max(quiet_for_s, quiet_s)
-        if arrivals != arrived or computing or any(version.pending for version in versions):
+        busy = computing or any(reading.busy_s for reading in ledger.living(setup.workers.pages))
+        if arrivals != arrived or busy or any(version.pending for version in versions):
             since, arrived, used_s = now, arrivals, used_now_s
         elif quiet_for_s >= quiet_s:
             return True

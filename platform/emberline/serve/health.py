@@ -1,14 +1,15 @@
 """The health port: /livez, /readyz with a line a version, and /metrics with TorchServe's own behind ours."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import httpx
 import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from emberline import process
 from emberline.errors import EmberlineError
+from emberline.serve.page import BATCH_BOUNDS, SECONDS_BOUNDS, STATUSES
 from emberline.serve.status import Board
 
 _VERSION = ["model_name", "model_version"]
@@ -40,8 +42,19 @@ class Metrics:
         workers = GaugeMetricFamily("emberline_workers", "Workers by state.", labels=[*_VERSION, "status"])
         pending = GaugeMetricFamily("emberline_pending_requests", "Requests in the queue.", labels=_VERSION)
         lost = CounterMetricFamily("emberline_lost_workers", "Worker processes that ended.", labels=_VERSION)
+        batches = HistogramMetricFamily("emberline_batch_size", "Requests in a batch.", labels=_VERSION)
+        seconds = HistogramMetricFamily(
+            "emberline_batch_seconds", "Time from a batch's arrival at its worker to its answers.", labels=_VERSION
+        )
+        answers = CounterMetricFamily(
+            "emberline_answers", "Answers of the workers by class of status.", labels=[*_VERSION, "status"]
+        )
         for one in status.versions:
             labels = [one.model, one.version]
+            batches.add_metric(labels, _buckets(BATCH_BOUNDS, one.counts.batches), one.counts.rows)
+            seconds.add_metric(labels, _buckets(SECONDS_BOUNDS, one.counts.durations), one.counts.seconds)
+            for name, number in zip(STATUSES, one.counts.statuses, strict=True):
+                answers.add_metric([*labels, name], number)
             ready.add_metric(labels, float(one.ready))
             pending.add_metric(labels, one.pending)
             lost.add_metric(labels, one.lost_workers)
@@ -51,7 +64,12 @@ class Metrics:
         total.add_metric([], sum(one.ready for one in status.versions))
         restarts = CounterMetricFamily("emberline_torchserve_restarts", "Restarts of TorchServe.")
         restarts.add_metric([], status.torchserve_restarts)
-        yield from (ready, workers, pending, lost, total, restarts)
+        yield from (ready, workers, pending, lost, total, restarts, batches, seconds, answers)
+
+
+def _buckets(bounds: Sequence[float], numbers: Sequence[int]) -> list[tuple[str, float]]:
+    """Prometheus' buckets, each with all that is below its bound."""
+    return list(zip([*map(str, map(float, bounds)), "+Inf"], accumulate(numbers), strict=True))
 
 
 def application(board: Board, metrics: Metrics, torchserve_metrics: str) -> Starlette:

@@ -7,7 +7,7 @@ is at, hence the settling time.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -50,6 +50,7 @@ class Described:
     version: str
     url: str
     workers: tuple[Worker, ...]
+    min_workers: int
     pending: int
 
     @property
@@ -57,7 +58,9 @@ class Described:
         return sum(worker.status == READY for worker in self.workers)
 
 
-def register(address: str, archive: str, settings: Serve, *, startup_timeout_s: int = STARTUP_TIMEOUT_S) -> None:
+def register(
+    address: str, archive: str, settings: Serve, *, name: str | None = None, startup_timeout_s: int = STARTUP_TIMEOUT_S
+) -> None:
     """Registers an archive of the model store and returns when all its workers have loaded it.
 
     Call it for one version of a model after the other: side by side, TorchServe loses one of them. To start workers of
@@ -67,6 +70,7 @@ def register(address: str, archive: str, settings: Serve, *, startup_timeout_s: 
         archive: file name inside TorchServe's model store.
         settings: all of it goes as query parameters: `maxBatchDelay: 0` in an archive's own configuration would
             silently become 100 ms.
+        name: of the model, where it is to be another than the archive says.
 
     Raises:
         ManagementRefused: the archive cannot be read (400), a worker cannot load it (500; nothing stays registered),
@@ -80,6 +84,7 @@ def register(address: str, archive: str, settings: Serve, *, startup_timeout_s: 
         "response_timeout": settings.response_timeout_s,
         "startup_timeout": startup_timeout_s,
         "synchronous": "true",
+        **({} if name is None else {"model_name": name}),
     }
     _ask(address, "POST", "/models", parameters, timeout_s=startup_timeout_s + _ANSWER_TIMEOUT_S)
 
@@ -122,6 +127,21 @@ def scale(address: str, model: str, version: str, workers: int, *, timeout_s: fl
     if workers < len(now.workers):
         wait_idle(address, model, version, timeout_s=timeout_s)
     _resize(address, model, version, workers, timeout_s)
+
+
+def shed(address: str, model: str, version: str, workers: int, kill: Callable[[int], None]) -> None:
+    """Takes workers away from a version that always has requests under way.
+
+    TorchServe's own scale-down answers the batch in flight with 500, which nobody may repeat. A worker that dies
+    answers 507, which the router repeats: so the last one is killed first, and taken away before it is started again.
+
+    Args:
+        kill: ends a worker's process at once.
+    """
+    while (now := describe(address, model, version)) is not None and len(now.workers) > workers:
+        if now.workers[-1].status == READY:
+            kill(now.workers[-1].pid)
+        _resize(address, model, version, len(now.workers) - 1, 60.0)
 
 
 def revive(address: str, model: str, version: str, workers: int, *, timeout_s: float = 130.0) -> None:
@@ -221,6 +241,7 @@ def _described(raw: Mapping[str, Any]) -> Described:
         version=raw["modelVersion"],
         url=raw["modelUrl"],
         workers=tuple(Worker(id=w["id"], status=w["status"], pid=int(w["pid"])) for w in raw["workers"]),
+        min_workers=int(raw["minWorkers"]),
         pending=int(raw["jobQueueStatus"]["pendingRequests"]),
     )
 

