@@ -1,5 +1,7 @@
 """Rows from real Parquet files."""
 
+from datetime import datetime
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ import pytest
 
 from emberline.data import Splits, load, order_of
 from emberline.data.parquet import ParquetRows
-from emberline.errors import EmberlineError, MissingFile
+from emberline.errors import EmberlineError, InvalidSetting, MissingFile
 from emberline.recipe import Data
 
 
@@ -56,9 +58,23 @@ def test_it_is_a_recipes_data_source(folder):
     assert (len(splits.train), len(splits.validation)) == (200, 100)
 
 
+def test_lists_of_any_length_are_filled_up_or_cut(folder):
+    lists = [[1, 2, 3], [], [4], [5, 6, 7, 8, 9]]
+    pq.write_table(pa.table({"words": lists, "y": [0] * 4}), folder / "lists.parquet", row_group_size=3)
+    source = ParquetRows([folder / "lists.parquet"], {"words": "words"}, "y", pad_to={"words": 4})
+    read = [source[index][0]["words"].tolist() for index in range(4)]
+    assert read == [[1, 2, 3, 0], [0] * 4, [4, 0, 0, 0], [5, 6, 7, 8]]
+    arguments = {"train": str(folder / "lists.parquet"), "inputs": {"words": "words"}, "label": "y"}
+    with pytest.raises(InvalidSetting, match="pad_to is 'ids'; one of words is required"):
+        load(Data(source="emberline.data.parquet:parquet", arguments={**arguments, "pad_to": {"ids": 4}}), None)
+    with pytest.raises(InvalidSetting, match=r"validation is 1.5; a path, or a fraction between 0 and 1, is required"):
+        load(Data(source="emberline.data.parquet:parquet", arguments={**arguments, "validation": 1.5}), None)
+
+
 def test_what_is_wrong_names_file_row_group_and_column(folder):
     with pytest.raises(
-        EmberlineError, match=r"part-0.parquet: column 'z' is not there\nhint: it has x, words, image, y"
+        EmberlineError,
+        match=r"part-0.parquet, row group 0 to 3: column 'z' is not there\nhint: it has x, words, image, y",
     ):
         ParquetRows([folder / "part-0.parquet"], {"z": "z"}, "y")
     pq.write_table(pa.table({"x": [1.0, None], "y": [0, 1]}), folder / "holes.parquet", row_group_size=1)
@@ -67,8 +83,18 @@ def test_what_is_wrong_names_file_row_group_and_column(folder):
     (folder / "text.parquet").write_text("no parquet")
     with pytest.raises(EmberlineError, match=r"text.parquet: cannot be read as Parquet"):
         ParquetRows([folder / "text.parquet"], {"x": "x"}, "y")
-    with pytest.raises(EmberlineError, match=r"row group 0: labels are of type double"):
-        ParquetRows([folder / "holes.parquet"], {"x": "y"}, "x")[0]
+    with pytest.raises(
+        EmberlineError, match=r"holes.parquet, row group 0 to 1: labels 'x' are of type double.*\nhint: "
+    ):
+        ParquetRows([folder / "holes.parquet"], {"x": "y"}, "x")
+    pq.write_table(pa.table({"x": ["a"], "y": [0], "when": [datetime(2026, 1, 1)]}), folder / "other.parquet")  # noqa: DTZ001 - any type that is no input
+    with pytest.raises(
+        EmberlineError,
+        match=r"other.parquet, row group 0: column 'x' is of type string; double is required, as in .*holes",
+    ):
+        ParquetRows([folder / "holes.parquet", folder / "other.parquet"], {"x": "x"}, "y")
+    with pytest.raises(EmberlineError, match=r"column 'when' is of type timestamp.*, which cannot be an input\nhint: "):
+        ParquetRows([folder / "other.parquet"], {"x": "when"}, "y")
     arguments = {"train": "nothing-*.parquet", "validation": "x", "inputs": {}, "label": "y"}
     with pytest.raises(MissingFile, match=r"nothing-\*.parquet: a Parquet file is not there"):
         load(Data(source="emberline.data.parquet:parquet", arguments=arguments), None)

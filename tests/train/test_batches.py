@@ -63,3 +63,17 @@ def test_a_nan_in_a_split_is_named_with_source_split_and_row_before_a_run_is_mad
     short = rows_from_arrays("x", np.zeros((9, 5)), np.zeros(9, int))
     with pytest.raises(EmberlineError, match=r"toy:data, split 'train', row 0: x: shape is \[5\]; \[6\] is required"):
         check_rows(Splits(short, good, good), recipe)
+
+
+def test_rows_that_draw_random_numbers_are_refused_before_a_run_is_made(toy):
+    recipe = load_recipe(toy.folder / "toy.yaml")
+
+    class Noisy:
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, _index):
+            return {"x": np.random.normal(size=6)}, 0  # noqa: NPY002 - as user code does
+
+    with pytest.raises(EmberlineError, match="toy:data, split 'train': reading a row draws random numbers\nhint: "):
+        check_rows(Splits(Noisy(), Noisy(), Noisy()), recipe)

@@ -10,6 +10,7 @@ def train(
     /,
     *,
     settings: Set = (),
+    sample: float | None = None,
     runs: Path = Path("runs"),
     nnodes: str = "1:1",
     nproc_per_node: str = "2",
@@ -25,6 +26,7 @@ def train(
 
     Args:
         recipe: The recipe file.
+        sample: Train on this fraction of the training rows, always the same ones: a quick look, told in the artifact.
         runs: Folder of runs; this one is its subfolder of the recipe's run name.
         nnodes: Number of nodes, or MIN:MAX of them, as torchrun takes it.
         nproc_per_node: Workers on this node: a number, or auto, cpu, gpu.
@@ -36,6 +38,8 @@ def train(
     """
     from emberline.train.launch import Launch, launch
 
+    if sample is not None:
+        settings = (*settings, f"data.sample={sample}")
     return launch(
         Launch(
             find_recipe(recipe), settings, runs, nnodes, nproc_per_node,

@@ -4,8 +4,22 @@ A data source is a function named by the recipe that returns `Splits`. `Rows` is
 as `(instance, label)`, where the instance is what a client would send (arrays or image bytes by input name). No torch.
 """
 
+from emberline.data.ahead import Ahead
 from emberline.data.order import order, order_of
 from emberline.data.rows import ArrayRows, Instance, Rows, Splits, rows_from_arrays
 from emberline.data.source import check_splits, load
+from emberline.data.subset import Subset
 
-__all__ = ["ArrayRows", "Instance", "Rows", "Splits", "check_splits", "load", "order", "order_of", "rows_from_arrays"]
+__all__ = [
+    "Ahead",
+    "ArrayRows",
+    "Instance",
+    "Rows",
+    "Splits",
+    "Subset",
+    "check_splits",
+    "load",
+    "order",
+    "order_of",
+    "rows_from_arrays",
+]

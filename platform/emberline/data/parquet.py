@@ -1,7 +1,8 @@
-"""Rows from Parquet files, one row group in memory at a time and a few remembered.
+"""Rows from Parquet files, a few row groups in memory at a time.
 
 The order of an epoch opens few row groups at once: groups are shuffled, then rows within windows of groups. It depends
-on (seed, epoch) and the files' own layout alone, so any number of workers agree on it.
+on (seed, epoch) and the files' own layout alone, so any number of workers agree on it, and a worker that starts in the
+middle of an epoch opens the groups of its place and none before.
 """
 
 from collections import OrderedDict
@@ -10,16 +11,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emberline.data.order import windowed_order
 from emberline.data.rows import Instance, Splits
-from emberline.errors import EmberlineError, MissingFile
+from emberline.data.subset import Subset, divide
+from emberline.errors import EmberlineError, InvalidSetting, MissingFile
+
+Columns = dict[str, Sequence[Any] | NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,68 +42,117 @@ class Group:
 
 
 class ParquetRows:
-    """Rows of some Parquet files with equal columns.
+    """Rows of some Parquet files with equal columns. Only the columns that are named are read.
 
     Args:
         paths: the files, in an order that is part of what makes an epoch's order.
-        inputs: column of each input, by the input's name; numbers, lists of numbers, or bytes of images.
+        inputs: column of each input, by the input's name: numbers, lists of numbers (of tokens too), text, or bytes of
+            images.
         label: the column of class indices.
         window: row groups whose rows are shuffled together, and so kept in memory.
+        pad_to: length of an input's lists, by the input's name: shorter ones are filled with zeros, longer ones cut.
 
     Raises:
-        EmberlineError: a file is no Parquet, or lacks a column.
+        EmberlineError: a file is no Parquet, or lacks a column, or has it of another type than the files before.
     """
 
-    def __init__(self, paths: Sequence[Path], inputs: Mapping[str, str], label: str, window: int = 4) -> None:
+    def __init__(
+        self, paths: Sequence[Path], inputs: Mapping[str, str], label: str, window: int = 4,
+        pad_to: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
         self._inputs, self._label, self._window = dict(inputs), label, window
-        self.groups = [group for path in paths for group in _groups(path, [*self._inputs.values(), label])]
+        self._pad_to = dict(pad_to or {})
+        self.groups = _groups(paths, self._inputs, label)
         self._ends = np.cumsum([group.num_rows for group in self.groups], dtype=np.int64)
-        self._open: OrderedDict[int, tuple[dict[str, Any], NDArray[np.int64]]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[Columns, NDArray[np.int64]]] = OrderedDict()
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> tuple[Instance, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        columns, labels = self._read(number)
-        row = index - int(self._ends[number]) + self.groups[number].num_rows
+        number, row = self._find(index)
+        with self._lock:
+            columns, labels = self._read(number)
         return {name: values[row] for name, values in columns.items()}, int(labels[row])
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         return windowed_order(seed, epoch, tuple(group.num_rows for group in self.groups), self._window)
 
+    def place(self, index: int) -> str:
+        """File, row group and row within it."""
+        number, row = self._find(index)
+        return f"{self.groups[number].place}, row {row} of it"
+
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """All labels; reads that column alone."""
-        pieces = [_labels(group, _column(group, self._label)) for group in self.groups]
+        pieces = [_labels(group, _read_columns(group, [self._label])[0]) for group in self.groups]
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
-    def _read(self, number: int) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    def _find(self, index: int) -> tuple[int, int]:
+        """Number of the row group, and row within it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return number, index - int(self._ends[number]) + self.groups[number].num_rows
+
+    def _read(self, number: int) -> tuple[Columns, NDArray[np.int64]]:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        group = self.groups[number]
-        columns = {name: _values(_column(group, column)) for name, column in self._inputs.items()}
-        self._open[number] = columns, _labels(group, _column(group, self._label))
+        group, names = self.groups[number], list(self._inputs)
+        *columns, labels = _read_columns(group, [*(self._inputs[name] for name in names), self._label])
+        values: Columns = {
+            name: _padded(column, self._pad_to[name]) if name in self._pad_to else _values(column)
+            for name, column in zip(names, columns, strict=True)
+        }
+        self._open[number] = values, _labels(group, labels)
         while len(self._open) > self._window:
             self._open.popitem(last=False)
         return self._open[number]
 
 
 def parquet(
-    *, train: str, validation: str, inputs: Mapping[str, str], label: str, test: str | None = None, window: int = 4
+    *,
+    train: str,
+    inputs: Mapping[str, str],
+    label: str,
+    validation: str | float = 0.1,
+    test: str | None = None,
+    window: int = 4,
+    pad_to: Mapping[str, int] | None = None,
 ) -> Splits:
     """A recipe's data source: `emberline.data.parquet:parquet`.
 
     Args:
         train: path of the files, wildcards allowed (`data/train-*.parquet`), from the working directory.
+        validation: like `train`; or the fraction of the training rows that is held out for it, always the same rows.
         test: like `train`; without it the validation rows stand in, and reports say nothing new.
+
+        inputs, label, window, pad_to: as `ParquetRows` takes them.
 
     Raises:
         MissingFile: no file matches.
+        InvalidSetting: the fraction is none, or `pad_to` names no input.
     """
-    parts = (train, validation, test or validation)
-    return Splits(*(ParquetRows(_matching(pattern), inputs, label, window) for pattern in parts))
+    if unknown := set(pad_to or {}) - set(inputs):
+        raise InvalidSetting("data.arguments", "pad_to", min(unknown), f"one of {', '.join(inputs)}")
+
+    def rows(pattern: str) -> ParquetRows:
+        return ParquetRows(_matching(pattern), inputs, label, window, pad_to)
+
+    if isinstance(validation, str):
+        training, held_out = rows(train), rows(validation)
+        return Splits(training, held_out, rows(test) if test else held_out)
+    if not 0 < validation < 1:
+        required = "a path, or a fraction between 0 and 1,"
+        raise InvalidSetting("data.arguments", "validation", validation, required, hint="0.1 holds a tenth out")
+    all_rows = rows(train)
+    kept, held = divide(len(all_rows), validation)
+    # two readers: what one is at must not push the other's row groups out of memory
+    held_out_rows = Subset(rows(train), held)
+    return Splits(Subset(all_rows, kept), held_out_rows, rows(test) if test else held_out_rows)
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -107,37 +162,105 @@ def _matching(pattern: str) -> list[Path]:
     return paths
 
 
-def _groups(path: Path, columns: Sequence[str]) -> list[Group]:
+def _groups(paths: Sequence[Path], inputs: Mapping[str, str], label: str) -> list[Group]:
+    """The row groups of all files, once the columns that are asked for are seen to be there and alike."""
+    groups: list[Group] = []
+    first: dict[str, tuple[pa.DataType, Path]] = {}
+    for path in paths:
+        try:
+            metadata = pq.read_metadata(path)
+            schema = metadata.schema.to_arrow_schema()
+        except (OSError, pa.ArrowException) as error:
+            raise EmberlineError(f"cannot be read as Parquet: {error}", place=path) from error
+        place = f"{path}, row group {f'0 to {metadata.num_row_groups - 1}' if metadata.num_row_groups > 1 else 0}"
+        for column in (*inputs.values(), label):
+            if column not in schema.names:
+                hint = f"it has {', '.join(schema.names)}"
+                raise EmberlineError(f"column {column!r} is not there", place=place, hint=hint)
+            kind = schema.field(column).type
+            known, where = first.setdefault(column, (kind, path))
+            if kind != known:
+                fact = f"column {column!r} is of type {kind}; {known} is required, as in {where}"
+                raise EmberlineError(fact, place=place, hint="write all files with one schema")
+            _require_type(column, kind, place, is_label=column == label)
+        groups += [Group(path, index, metadata.row_group(index).num_rows) for index in range(metadata.num_row_groups)]
+    return groups
+
+
+def _require_type(column: str, kind: pa.DataType, place: str, *, is_label: bool) -> None:
+    """Raises for a type that no input or label can be made of."""
+    if is_label and not pa.types.is_integer(kind):
+        hint = "number the classes from 0, in the order of the recipe's labels"
+        raise EmberlineError(
+            f"labels {column!r} are of type {kind}; whole numbers are required", place=place, hint=hint
+        )
+    inner = kind
+    while pa.types.is_list(inner) or pa.types.is_large_list(inner) or pa.types.is_fixed_size_list(inner):
+        inner = inner.value_type
+    flat = inner is kind and any(
+        test(kind)
+        for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
+    )
+    if not flat and not pa.types.is_integer(inner) and not pa.types.is_floating(inner):
+        hint = "numbers, lists of numbers, text, and bytes of JPEG or PNG can be inputs"
+        raise EmberlineError(f"column {column!r} is of type {kind}, which cannot be an input", place=place, hint=hint)
+
+
+def _read_columns(group: Group, columns: Sequence[str]) -> list[pa.ChunkedArray]:
+    """Some columns of a row group; the others stay on the disk."""
     try:
-        metadata = pq.read_metadata(path)
+        with pq.ParquetFile(group.path) as file:
+            table = file.read_row_group(group.index, columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise EmberlineError(f"cannot be read as Parquet: {error}", place=path) from error
-    known = metadata.schema.to_arrow_schema().names
+        named = ", ".join(map(repr, columns))
+        hint = "the file is damaged or was changed while it was read; bring it back, the run goes on where it was"
+        raise EmberlineError(f"column {named} cannot be read: {error}", place=group.place, hint=hint) from error
     for column in columns:
-        if column not in known:
-            raise EmberlineError(f"column {column!r} is not there", place=path, hint=f"it has {', '.join(known)}")
-    return [Group(path, index, metadata.row_group(index).num_rows) for index in range(metadata.num_row_groups)]
+        if empty := table.column(column).null_count:
+            hint = "fill them, or leave those rows out of the file"
+            raise EmberlineError(f"column {column!r} has {empty} empty values", place=group.place, hint=hint)
+    return [table.column(column) for column in columns]
 
 
-def _column(group: Group, column: str) -> pa.ChunkedArray:
-    try:
-        values = pq.ParquetFile(group.path).read_row_group(group.index, columns=[column]).column(column)
-    except (OSError, pa.ArrowException) as error:
-        raise EmberlineError(f"column {column!r} cannot be read: {error}", place=group.place) from error
-    if values.null_count:
-        raise EmberlineError(f"column {column!r} has {values.null_count} empty values", place=group.place)
-    return values
+class _Lazy(Sequence[Any]):
+    """Lists, text or bytes, made Python values one by one: most rows of a group are other workers'."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._array = column.combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        value = self._array[index]
+        return value.to_pylist() if isinstance(index, slice) else value.as_py()
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any] | NDArray[Any]:
-    """Numbers as one array; lists and bytes as Python values, which preprocessing takes."""
+    """Numbers as one array; lists, text and bytes as what preprocessing takes."""
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return np.asarray(column.to_numpy())
     if pa.types.is_fixed_size_list(column.type):
         flat = np.asarray(column.combine_chunks().flatten().to_numpy(zero_copy_only=False))
         return flat.reshape(len(column), column.type.list_size)
-    values: list[Any] = column.to_pylist()
-    return values
+    return _Lazy(column)
+
+
+def _padded(column: pa.ChunkedArray, length: int) -> NDArray[Any]:
+    """Lists of any lengths as one array, filled up with zeros: without a Python list for each."""
+    lists = column.combine_chunks()
+    sizes = np.asarray(pc.list_value_length(lists).to_numpy(zero_copy_only=False))
+    flat = np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
+    rows = np.zeros((len(lists), length), flat.dtype)
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    places = np.arange(length)
+    filled = places < sizes[:, None]
+    rows[filled] = flat[(starts[:, None] + places)[filled]]
+    return rows
 
 
 def _labels(group: Group, column: pa.ChunkedArray) -> NDArray[np.int64]:

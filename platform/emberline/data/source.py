@@ -2,17 +2,19 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from emberline.data.rows import Splits
+from emberline.data.subset import sample
 from emberline.errors import EmberlineError, InvalidSetting
 from emberline.recipe import Data
 
 
 def load(data: Data, search: Path | None) -> Splits:
-    """Calls `data.source` with its arguments.
+    """Calls `data.source` with its arguments; of the training rows it keeps the sample that `data.sample` asks for.
 
     Args:
         search: folder of the recipe, put first on `sys.path` so that a user's modules beside it are found.
@@ -48,7 +50,9 @@ def load(data: Data, search: Path | None) -> Splits:
     if not isinstance(splits, Splits):
         hint = "end the function with `return Splits(train, validation, test)`; rows_from_arrays makes rows of arrays"
         raise InvalidSetting(data.source, "what it returned", type(splits).__name__, "emberline.data.Splits", hint=hint)
-    return splits
+    if data.sample is None or len(splits.train) == 0:
+        return splits
+    return replace(splits, train=sample(splits.train, data.sample))
 
 
 def check_splits(splits: Splits, num_classes: int, place: str) -> None:

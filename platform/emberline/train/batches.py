@@ -6,20 +6,27 @@ So a resumed run reads each row of an epoch exactly once, at any number of worke
 Legend of shapes: B rows of one shard.
 """
 
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from emberline import assets
-from emberline.data import Rows, Splits, order_of
-from emberline.data.rows import telling_rows
+from emberline.data import Ahead, Rows, Splits, order_of
+from emberline.data.rows import Instance, telling_rows
 from emberline.data.source import check_labels
 from emberline.errors import EmberlineError
 from emberline.recipe import Preprocessing, Recipe
 
 Inputs = tuple[torch.Tensor, ...]
+Bounds = tuple[int, int]
+
+_READING = Lock()  # rows are a user's own code, which need not bear two threads at a time; decoding is ours
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Plan:
 
     Attributes:
         batch_size: rows of a step over all shards; an epoch's last step has what is left.
+        num_shards: of a step.
     """
 
     seed: int
@@ -87,19 +95,45 @@ def plan_of(recipe: Recipe, num_rows: int, epochs: int | None = None) -> Plan:
 
 
 class Batches:
-    """Reads rows of a plan and makes tensors of them, with the one preprocessing that handlers use too."""
+    """Reads rows of a plan and makes tensors of them, with the one preprocessing that handlers use too.
 
-    def __init__(self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str) -> None:
+    Args:
+        place: the source with its split, for errors.
+        threads: how many read ahead and decode; 0 reads when asked.
+        ahead: how many parts are kept ready.
+    """
+
+    def __init__(
+        self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str, *,
+        threads: int = 0, ahead: int = 4,
+    ) -> None:  # fmt: skip
         self.plan, self._rows, self.num_classes, self._place = plan, rows, num_classes, place
         self._prepare = Prepare(preprocessing, place)
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._order = lru_cache(maxsize=2)(lambda epoch: order_of(rows, plan.seed, epoch))
+        self._parts: Callable[[int], Sequence[Bounds]] = lambda _step: ()
+        self._ahead = Ahead(self._read_part, self._following, threads=threads, depth=ahead)
 
-    def part(self, step: int, bounds: tuple[int, int]) -> tuple[Inputs, torch.Tensor]:
+    def follow(self, parts: Callable[[int], Sequence[Bounds]]) -> None:
+        """Tells which parts of a step will be asked for, in their order, so that they are read ahead."""
+        self._parts = parts
+
+    def part(self, step: int, bounds: Bounds) -> tuple[Inputs, torch.Tensor]:
         """Inputs and labels of a part of a step's rows, at least one."""
-        epoch, first = self.plan.epoch_of(step), step % self.plan.steps_per_epoch * self.plan.batch_size
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, order_of(self._rows, self.plan.seed, epoch)
-        return self.read(self._order[first + bounds[0] : first + bounds[1]])
+        return self._ahead((step, bounds))
+
+    def _read_part(self, key: tuple[int, Bounds]) -> tuple[Inputs, torch.Tensor]:
+        step, (low, high) = key
+        first = step % self.plan.steps_per_epoch * self.plan.batch_size
+        return self.read(self._order(self.plan.epoch_of(step))[first + low : first + high])
+
+    def _following(self, key: tuple[int, Bounds]) -> tuple[int, Bounds] | None:
+        step, bounds = key
+        # in an epoch's last step this rank may have no rows, so the step after the next is looked at too
+        for later in range(step, min(step + 3, self.plan.total_steps)):
+            for one in self._parts(later):
+                if one[0] < one[1] and (later > step or one[0] >= bounds[1]):
+                    return later, one
+        return None
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
         inputs, labels = self._prepare(self._rows, indices)
@@ -122,29 +156,51 @@ class Prepare:
     def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
         """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
         prepared, labels = [], np.empty(len(indices), np.int64)
-        for position, index in enumerate(indices.tolist()):
+        instances: list[Instance] = []
+        with _READING:
+            for position, index in enumerate(indices.tolist()):
+                try:
+                    instance, labels[position] = rows[index]
+                except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+                    hint = "rows[index] must give (instance, label): inputs by name, and the class's number"
+                    fact = f"cannot be read: {type(error).__name__}: {error}"
+                    raise EmberlineError(fact, place=self._where(rows, index), hint=hint) from error
+                instances.append(instance)
+        for index, instance in zip(indices.tolist(), instances, strict=True):
             try:
-                instance, labels[position] = rows[index]
                 prepared.append(self._apply(instance))
             except self._module.InvalidInput as error:
                 hint = "the recipe's preprocessing.inputs say what each row must hold"
-                raise EmberlineError(str(error), place=f"{self._place}, row {index}", hint=hint) from error
-            except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
-                hint = "rows[index] must give (instance, label): inputs by name, and the class's number"
-                fact = f"cannot be read: {type(error).__name__}: {error}"
-                raise EmberlineError(fact, place=f"{self._place}, row {index}", hint=hint) from error
+                raise EmberlineError(str(error), place=self._where(rows, index), hint=hint) from error
         return tuple(torch.from_numpy(array) for array in self._module.stack(prepared)), labels
+
+    def _where(self, rows: Rows, index: int) -> str:
+        """The row by number, and by file where its rows tell."""
+        tell = getattr(rows, "place", None)
+        kept = str(tell(index)) if tell is not None else ""
+        return f"{self._place}, row {index}" + (f" ({kept})" if kept else "")
 
 
 def check_rows(splits: Splits, recipe: Recipe) -> None:
     """Puts a few telling rows through preprocessing, before a run is made for them.
 
     Raises:
-        EmberlineError: one cannot be used; names source, split and row.
+        EmberlineError: one cannot be used, or reading it draws random numbers; names source, split and row.
     """
     for split in ("train", "validation"):
-        rows = getattr(splits, split)
-        Prepare(recipe.preprocessing, place_of(recipe, split))(rows, np.array(telling_rows(rows)))
+        rows, place = getattr(splits, split), place_of(recipe, split)
+        before = _random_states()
+        Prepare(recipe.preprocessing, place)(rows, np.array(telling_rows(rows)))
+        if _random_states() != before:
+            # threads read ahead, so such numbers would come in another order each time, and disturb dropout's
+            hint = "let rows[index] give the same row each time; train.augment is the place for randomness"
+            raise EmberlineError("reading a row draws random numbers", place=place, hint=hint)
+
+
+def _random_states() -> tuple[object, ...]:
+    """Of the three generators that a user's code may draw from unasked."""
+    _, words, position, *_ = np.random.get_state()  # noqa: NPY002 - it is the global one that user code may rely on
+    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(words), position
 
 
 def place_of(recipe: Recipe, split: str) -> str:

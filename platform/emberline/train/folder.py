@@ -21,7 +21,7 @@ TRAINED = "artifacts/trained"
 _RUN = "run.json"
 _SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
 # how training is carried out, not what it computes
-_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "max_restarts", "snapshot_every"}
+_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "checkpoints", "max_restarts", "snapshot_every"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def training_of(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides what training computes."""
     whole = recipe.model_dump(mode="json", include=_SECTIONS)
     whole["train"] = {key: value for key, value in whole["train"].items() if key not in _OPERATIONAL}
+    whole["data"] = {key: value for key, value in whole["data"].items() if key not in {"threads", "ahead"}}
     return whole
 
 
