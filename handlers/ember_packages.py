@@ -184,13 +184,17 @@ def unfit(folder: Path, package: Mapping[str, Any]) -> str | None:
 
 def cpu_flags() -> frozenset[str]:
     """The CPU's flags as `/proc/cpuinfo` names them, less the int8 ones that oneDNN is told not to use."""
-    level = next((os.environ[name] for name in ISA_VARIABLES if os.environ.get(name)), "").upper()
-    hidden = _HIDDEN_BY_ISA.get(level, ())
+    level = next((os.environ[name] for name in ISA_VARIABLES if os.environ.get(name)), "")
     with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("flags"):
-                return frozenset(line.partition(":")[2].split()) - frozenset(hidden)
+                return visible_flags(line.partition(":")[2].split(), level)
     return frozenset()
+
+
+def visible_flags(flags: Sequence[str], level: str) -> frozenset[str]:
+    """Flags less those that oneDNN leaves alone at an ISA level such as AVX2; an empty or unknown level hides none."""
+    return frozenset(flags) - frozenset(_HIDDEN_BY_ISA.get(level.upper(), ()))
 
 
 def open_program(folder: Path, package: Mapping[str, Any], report: Callable[[str], None]) -> Program:

@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from emberline import paper
 from emberline.artifact import read_artifact
-from emberline.compress import kernels
+from emberline.compress import analysis, kernels
 from emberline.compress.agreement import require_agreement
-from emberline.compress.run import compress_recipe
+from emberline.compress.run import _with_layers, compress_recipe
 from emberline.compress.state import read_state
 from emberline.errors import InvalidSetting, MissingFile, StageFailed
 
@@ -48,6 +49,8 @@ def test_a_float_package_that_claims_int8_is_refused(compressed):
     assert counted == 0
     with pytest.raises(StageFailed, match=r"has 0 int8 kernels; the model's 4"):
         kernels.require_kernels(counted, CONVOLUTIONS_AND_LINEAR_LAYERS, "fp32.pt2")
+    with pytest.raises(StageFailed, match=r"has 4 int8 kernels; the float graph promises 3"):
+        kernels.require_kernels(CONVOLUTIONS_AND_LINEAR_LAYERS, 3, "int8.pt2")
 
 
 def test_a_package_that_computes_something_else_than_its_model_is_refused(compressed):
@@ -97,7 +100,60 @@ def test_the_report_needs_no_network_and_has_both_colour_schemes(compressed):
     outside = [word for word in page.split('"') if word.startswith(("http://", "https://")) and "w3.org" not in word]
     assert not [word for word in outside if "purl.org" not in word and "creativecommons" not in word]
     assert "prefers-color-scheme: dark" in page
-    assert page.count("<svg") == 1  # the baseline has one stage and needs no waterfall
+    # the Pareto plot; waterfall, two sensitivities and histograms of int8; the baseline has one stage and needs none
+    assert page.count("<svg") == 1 + 4
+    for told in ("Backends and peers", "On rows that decided nothing", "emberline measure --threads 1 --batch-size 1"):
+        assert told in page
+
+
+def test_every_package_is_measured_and_kept_in_the_artifact_with_its_peak_of_memory(compressed):
+    (one,) = compressed.describe("int8")["measurement"]["packages"]
+    assert (one["file"], one["chosen"]) == ("int8.pt2", True)
+    assert [latency["batch"] for latency in one["latencies"]] == [1, 7]
+    assert one["memory_mb"] > 50
+
+
+def test_the_report_tells_what_each_layer_lost_and_what_no_gate_looked_at(compressed):
+    report = json.loads((compressed.runs / "small" / "compress" / "report.json").read_bytes())
+    int8 = report["artifacts"]["int8"]
+    assert set(int8["analysis"]["quantize"]) == set(int8["stages"][-2]["note"]["int8_layers"])
+    assert set(int8["analysis"]["prune"]) <= {"features.0", "features.3", "features.7"}
+    assert sum(int8["analysis"]["histograms"]["all layers"]["before"]) > 1000
+    assert int8["test"]["rows"] > 0
+    assert int8["test"]["rows"] != int8["measurement"]["rows"]
+    assert [stage["latency_ms"] is None for stage in int8["stages"]] == [False, False, False, True, False]
+
+
+def test_a_failed_gate_tries_the_fallbacks_in_order_and_says_so(compressed):
+    described = yaml.safe_load(compressed.recipe_path.read_text())["compress"]
+    by_file = {name: compressed.describe(name)["measurement"]["size_bytes"] for name in ("fp32", "int8")}
+    between_mb = sum(by_file.values()) / 2e6
+    stages = [dict(stage) for stage in described["artifacts"]["int8"]["stages"]]
+    # the float net is too large, and so is its double; the int8 chain is small enough, and in the cache
+    variant = {
+        "stages": described["artifacts"]["fp32"]["stages"],
+        "gates": {"max_size_mb": between_mb},
+        "fallbacks": [described["artifacts"]["fp32"]["stages"], stages],
+    }
+    compress_recipe(
+        compressed.recipe_path,
+        [f"compress.artifacts.frugal={yaml.safe_dump(variant, default_flow_style=True)}"],
+        compressed.runs,
+    )
+    frugal = compressed.describe("frugal")
+    assert frugal["packages"][0]["precision"] == "int8"
+    warnings = frugal["measurement"]["warnings"]
+    assert warnings[0].startswith("the recipe failed: gate max_size_mb failed")
+    assert warnings[1].startswith("fallback 1 failed: gate max_size_mb failed")
+    assert "fallback 2 was taken" in warnings
+    assert any("fallback 1 of 2 is tried" in line for line in compressed.log_lines())
+
+
+def test_a_failed_accuracy_gate_names_the_layers_that_lost_most():
+    failure = StageFailed("int8, stage quantize", "gate max_accuracy_drop failed", hint="ease it")
+    named = _with_layers(failure, analysis.worst_layers({"quantize": {"head": 0.1, "stem": 0.4}}, "quantize"))
+    assert "stem (0.4), head (0.1)" in named.hint
+    assert analysis.worst_layers({"quantize": {"head": 0.1}}, "finetune") == []
 
 
 def test_a_pruned_net_rebuilt_in_a_fresh_process_gives_the_same_outputs(compressed):

@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emberline.artifact import Package
 from emberline.compress import gates
 from emberline.compress.chain import Done
+from emberline.compress.choice import choose
 from emberline.compress.verdicts import judge
 from emberline.measure import Timing
 from emberline.measure.session import Measured
@@ -46,6 +48,7 @@ def test_the_bound_covers_a_true_drop_as_often_as_it_says():
         (300, 10, 1000, "failed"),
         (12, 2, 1000, "inconclusive"),  # 1.0 points measured, 1.6 cannot be ruled out
         (3, 0, 60, "inconclusive"),  # 5 points measured, on too few rows to tell
+        (0, 9, 80, "inconclusive"),  # a gain, on rows so few that the half-width is above the gate
     ],
 )
 def test_the_accuracy_gate_is_decided_by_the_bound(lost, won, count, verdict):
@@ -73,18 +76,22 @@ def measured(name, ms, correct):
     timings = tuple(
         Timing(batch, np.full(3, value), np.full(3, value)) for batch, value in zip((1, 8), ms, strict=True)
     )
-    return Measured(name, {"backend": "aoti", "precision": "fp32"}, (), 1_000_000, timings, correct)
+    package = {"file": f"{name}.pt2", "backend": "aoti", "precision": "fp32"}
+    return Measured(name, package, (), 1_000_000, timings, correct, memory_mb=300.0)
 
 
 def verdict(candidate_ms, lost=0, stages=None, **wanted):
     baseline, candidate = rows(lost, 0, 1000)
     notes = stages or [("quantize", 1.0), ("export", 0.0)]
     done = [Done(name, Path(), 1.0, {"accuracy": accuracy}, cached=False) for name, accuracy in notes]
+    asked = settings(**wanted)
+    packages = [Package(file="int8.pt2", backend="aoti", precision="int8", max_batch=8)]
+    leads = {"int8.pt2": measured("int8", candidate_ms, candidate)}
     return judge(
         "int8",
-        settings(**wanted),
+        asked,
         baseline=measured("fp32", (2.0, 4.0), baseline),
-        candidate=measured("int8", candidate_ms, candidate),
+        choice=choose(packages, leads, asked.artifacts["int8"].gates, baseline),
         stages=done,
         machine="test",
     )
@@ -122,3 +129,12 @@ def test_a_pruning_that_nothing_repaired_is_blamed():
     stages = [("prune", 0.3), ("batch_norm", 0.7), ("finetune", 0.8), ("quantize", 0.8), ("export", 0.0)]
     judged = verdict((1.0, 1.0), lost=200, stages=stages, max_accuracy_drop=0.01)
     assert judged.failure.place == "int8, stage prune"
+
+
+def test_more_memory_than_its_gate_fails():
+    assert "300 MB at the peak, PyTorch included; 200 MB allowed" in str(verdict((1.0, 1.0), max_memory_mb=200).failure)
+    assert verdict((1.0, 1.0), max_memory_mb=400).failure is None
+
+
+def test_a_peak_that_could_not_be_taken_is_no_pass():
+    assert gates.memory_gate(None, 100).verdict == "inconclusive"

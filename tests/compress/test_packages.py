@@ -60,6 +60,44 @@ def test_a_package_of_another_torch_is_passed_over(copy):
     assert_fell_back(copy, "made with torch 2.12.1", torch="2.12.1")
 
 
+@pytest.mark.parametrize(
+    ("level", "left"),
+    [
+        ("", {"avx2", "avx_vnni", "avx512_vnni"}),
+        ("AVX2", {"avx2"}),
+        ("avx2_vnni", {"avx2", "avx_vnni"}),
+        ("AVX512_CORE", {"avx2"}),
+        ("AVX512_CORE_VNNI", {"avx2", "avx_vnni", "avx512_vnni"}),
+    ],
+)
+def test_int8_instructions_that_onednn_may_not_use_are_as_good_as_absent(level, left):
+    assert loader.visible_flags(["avx2", "avx_vnni", "avx512_vnni"], level) == left
+
+
+def test_a_package_that_counts_on_vnni_is_passed_over_where_onednn_may_not_use_it(copy, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert_fell_back(copy, "this CPU lacks avx512_vnni", needs=["avx2", "avx512_vnni"])
+
+
+def test_the_chain_is_walked_in_order_and_every_step_says_why(copy):
+    described = json.loads((copy / "artifact.json").read_bytes())
+    portable, exported = described["packages"]
+    native = {**portable, "file": "int8.native.pt2", "march": "native", "needs": ["avx9"]}
+    onnx = {**portable, "file": "int8.onnx", "backend": "onnx"}
+    (copy / "int8.native.pt2").write_bytes(b"for another CPU")
+    (copy / "int8.onnx").write_bytes(b"damaged")
+    described["packages"] = [native, {**portable, "torch": "1.0"}, onnx, exported]
+    said = []
+    model = loader.load(copy, described, report=said.append)
+    assert model.package["backend"] == "exported"
+    assert [line.split(":")[0] for line in model.skipped] == ["int8.native.pt2", "int8.pt2", "int8.onnx"]
+    for reason, line in zip(("avx9", "torch 1.0", "cannot be opened"), model.skipped, strict=True):
+        assert reason in line
+    assert [line for line in said if line.startswith("passed over")] == [
+        f"passed over {line}" for line in model.skipped
+    ]
+
+
 def test_a_missing_package_is_passed_over(copy):
     (copy / "int8.pt2").unlink()
     assert_fell_back(copy, "the file is missing")

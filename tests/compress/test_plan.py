@@ -1,7 +1,7 @@
 import pytest
 
 from emberline.compress.plan import choose_backends, plan
-from emberline.compress.target import Target
+from emberline.compress.target import Target, this_machine
 from emberline.errors import InvalidSetting
 from emberline.recipe import Compress, Recipe, parse_model
 
@@ -65,6 +65,39 @@ def test_without_a_compiler_onnx_takes_the_place_and_the_reason_is_told():
     assert backends == ("onnx",)
     assert "g++ is not installed" in because
     assert choose_backends(settings.artifacts["fp32"], MACHINE) == (("aoti",), None)
+    both = Target(vnni=None, compiler=False, installed=("onnx", "openvino"))
+    assert "ONNX Runtime and OpenVINO take its place" in choose_backends(settings.artifacts["fp32"], both)[1]
+
+
+def test_whatever_is_installed_is_a_candidate_and_native_code_where_it_differs():
+    settings = parse_model(Compress, {"artifacts": {"fp32": {"stages": [{"stage": "export"}]}}}, "test")
+    narrow = Target(vnni=None, compiler=True, native=("sse4a",), installed=("openvino",))
+    wide = Target(vnni=None, compiler=True, native=("avx512f",), installed=("onnx",))
+    assert choose_backends(settings.artifacts["fp32"], narrow)[0] == ("aoti", "openvino")
+    assert choose_backends(settings.artifacts["fp32"], wide)[0] == ("aoti", "aoti-native", "onnx")
+
+
+def test_backends_named_by_the_recipe_are_taken_as_they_stand():
+    stages = [{"stage": "export", "backends": ["aoti", "aoti-native"]}]
+    settings = parse_model(Compress, {"artifacts": {"fp32": {"stages": stages}}}, "test")
+    assert choose_backends(settings.artifacts["fp32"], MACHINE) == (("aoti", "aoti-native"), None)
+
+
+def test_a_native_package_needs_all_that_its_compiler_could_use():
+    target = Target(vnni="avx512_vnni", compiler=True, native=("avx512_vnni", "avx512f"))
+    assert {"avx2", "avx512f", "avx512_vnni"} <= set(target.needs("fp32", native=True))
+    assert "avx512f" not in target.needs("fp32")
+
+
+def test_int8_for_any_cpu_is_calibrated_to_seven_bits_and_needs_no_vnni():
+    assert this_machine("any-cpu").reduce_range
+    assert this_machine("any-cpu").needs("int8") == this_machine("any-cpu").needs("fp32")
+
+
+def test_a_baseline_with_fallbacks_is_refused():
+    variant = {"stages": [{"stage": "export"}], "fallbacks": [[{"stage": "export"}]]}
+    with pytest.raises(InvalidSetting, match="baseline 'fp32' has fallbacks"):
+        parse_model(Compress, {"artifacts": {"fp32": variant}}, "test")
 
 
 def test_int8_made_with_vnni_needs_it_and_without_it_is_calibrated_to_seven_bits():

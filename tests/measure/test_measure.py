@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from emberline import assets
 from emberline.errors import EmberlineError, StageFailed
 from emberline.measure import Candidate, Timing, measure, speedup
 from emberline.measure.artifacts import measure_artifacts
+from emberline.measure.worker import time_interleaved
 
 
 def candidates(folders, description):
@@ -68,3 +70,38 @@ def test_the_verb_prints_one_line_an_artifact_and_batch(small_and_large, capsys)
 def test_a_folder_that_is_no_artifact_is_named(tmp_path):
     with pytest.raises(EmberlineError, match=str(tmp_path)):
         measure_artifacts([tmp_path], rounds=1, batch_sizes=(1,), threads=1)
+
+
+def test_modules_and_single_packages_are_measured_beside_artifacts(small_and_large, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(6, 3)\n")
+    monkeypatch.chdir(tmp_path)
+    small = small_and_large[0]
+    given = [str(small), str(small / "exported.pt2"), "mine:net"]
+    measured = measure_artifacts(given, rounds=2, batch_sizes=(1, 4), threads=1)
+    assert [one.package["backend"] for one in measured.values()] == ["exported", "exported", "eager"]
+    assert measured["mine:net"].size_bytes == 4 * (6 * 3 + 3)
+    assert all(one.memory_mb > 50 for one in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "complaint"),
+    [
+        (["mine:net"], (), "no rows of their own"),
+        (["mine:net"], ("photo",), "dtype:shape of one row"),
+        (["nowhere.pt2"], (), "nowhere.pt2"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_why(given, inputs, complaint):
+    with pytest.raises(EmberlineError, match=complaint):
+        measure_artifacts(given, rounds=1, batch_sizes=(1,), threads=1, inputs=inputs)
+
+
+def test_slow_candidates_get_fewer_rounds_and_never_below_seven():
+    def slow(_batch):
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
+            pass
+        return ()
+
+    (timing,) = time_interleaved([slow], [(np.zeros(1),)], rounds=40, budget_s=0.01)
+    assert len(timing["wall_ms"]) == 7

@@ -1,9 +1,10 @@
-"""Whether a package computes what its model computes, at every batch size that will be served.
+"""Whether a package computes what its model computes: all outputs, at every batch size that will be served.
 
 Legend of shapes: B rows, K outputs.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,39 +16,57 @@ from emberline.compress.context import Context
 from emberline.compress.state import State
 from emberline.errors import StageFailed
 
-# largest relative error against the reference. An int8 package is held against the int8 program run in floating point:
-# they round alike but for ties, whereas sums that saturate (int8 without VNNI) are 0.1 and more away. A backend with a
-# quantizer of its own has only the float model as reference, and the accuracy gate beside it.
+# largest relative error against the reference. A package of ours is held against the program it was compiled from, run
+# by PyTorch: they round alike but for ties, whereas sums that saturate (int8 without VNNI) are 0.1 and more away. A
+# backend with a quantizer of its own has only the float model as reference, and the accuracy gate beside it.
 _SAME_FLOAT = 1e-3
-_SAME_INT8 = 0.05
+_SAME_ROUNDED = 0.05
 _OWN_QUANTIZER = 0.25
 
+Outputs = list[NDArray[Any]]
 
-def require_agreement(state: State, package: Package, folder: Path, context: Context) -> float:
-    """The largest relative error over the recipe's batch sizes.
+
+class References:
+    """What the packages of one state are held against, each batch size computed once for all of them."""
+
+    def __init__(self, state: State, context: Context) -> None:
+        self._state, self._context = state, context
+        self._kept: dict[tuple[bool, int], Outputs] = {}
+
+    def answers(self, rows: int, *, rounded: bool) -> Outputs:
+        """Outputs of the float model, or of its program of lower precision (`rounded`), on `rows` validation rows."""
+        if (rounded, rows) not in self._kept:
+            lower = self._state.quantized if rounded else None
+            program = self._state.model if lower is None else lower.module()
+            with torch.no_grad():
+                answer = program(*self._context.example(rows))
+            outputs = assets.handler_module("ember_backends").outputs_of(answer)
+            self._kept[rounded, rows] = [output.float().numpy() for output in outputs]
+        return self._kept[rounded, rows]
+
+
+def require_agreement(
+    state: State, package: Package, folder: Path, context: Context, references: References | None = None
+) -> float:
+    """The largest relative error of any output over the recipe's batch sizes.
 
     Raises:
-        StageFailed: it is above what this kind of package may have, at the batch size named.
+        StageFailed: it is above what this kind of package may have, at the batch size and output named.
     """
     packages = assets.handler_module("ember_packages")
     program = packages.open_program(folder, package.model_dump(mode="json"), lambda _text: None)
-    own_reference = package.backend == "aoti" and state.quantized is not None
-    reference = state.quantized.module() if own_reference and state.quantized is not None else state.model
-    limit = _SAME_FLOAT if package.precision == "fp32" else _SAME_INT8 if own_reference else _OWN_QUANTIZER
+    references = references or References(state, context)
+    rounded = package.backend == "aoti" and state.quantized is not None
+    limit = _SAME_FLOAT if package.precision == "fp32" else _SAME_ROUNDED if rounded else _OWN_QUANTIZER
     worst = 0.0
-    for batch_size in sorted({1, *context.settings.batch_sizes, package.max_batch}):
-        size = min(batch_size, package.max_batch)  # larger ones are served in pieces
-        example = context.example(size)
-        with torch.no_grad():
-            answer = reference(*example)
-        expected = (answer[0] if isinstance(answer, tuple | list) else answer).numpy()
-        got = program([tensor.numpy() for tensor in example])[0]
-        error = relative_error(got, expected)
+    for rows in sizes_served(context, package.max_batch):
+        got = program([tensor.numpy() for tensor in context.example(rows)])
+        error, where = largest_error(got, references.answers(rows, rounded=rounded))
         worst = max(worst, error)
         if not error <= limit:  # NaN is no agreement either
             raise StageFailed(
                 "export",
-                f"{package.file} is {error:.3g} away from its reference at batch {size}; {limit:g} is allowed",
+                f"{package.file} is {error:.3g} away from its reference at batch {rows}{where}; {limit:g} is allowed",
                 hint="int8 sums may saturate on this CPU; calibrate with more rows, or leave the quantize stage out"
                 if package.precision == "int8"
                 else "the backend computes something else than the model; leave it out of export.backends",
@@ -55,7 +74,22 @@ def require_agreement(state: State, package: Package, folder: Path, context: Con
     return worst
 
 
-def relative_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def sizes_served(context: Context, max_batch: int) -> list[int]:
+    """One row, the recipe's batch sizes and the largest one; what is larger still is served in pieces."""
+    return sorted({min(size, max_batch) for size in (1, *context.settings.batch_sizes, max_batch)})
+
+
+def largest_error(got: Outputs, expected: Outputs) -> tuple[float, str]:
+    """Over all outputs, and which one it is where there are several; infinite for another number of them."""
+    if len(got) != len(expected):
+        return float("inf"), f" ({len(got)} outputs in place of {len(expected)})"
+    errors = [relative_error(one, other) for one, other in zip(got, expected, strict=True)]
+    # NaN would lose every comparison: it is the worst there is
+    worst = max(range(len(errors)), key=lambda position: np.nan_to_num(errors[position], nan=np.inf))
+    return errors[worst], f", output {worst}" if len(errors) > 1 else ""
+
+
+def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
     """Norm of the difference over the norm of what is expected; infinite for another shape."""
     if got.shape != expected.shape:
         return float("inf")

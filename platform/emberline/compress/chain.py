@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ def run_chain(
         log.say(f"{artifact}: {', '.join(one.name for one in done)} unchanged, reused")
     if ready == len(steps):
         return done
+    from emberline.compress.stage_latency import eager_ms
     from emberline.compress.state import read_state, write_state
 
     context = make_context()
@@ -71,6 +72,7 @@ def run_chain(
         try:
             state = _function(step.name)(state, step.settings, context)
             state = state.noted(context, time.monotonic() - begin)
+            state = replace(state, note={**state.note, "latency_ms": eager_ms(state, context)})
             write_state(state, folder)
         finally:
             shutil.rmtree(context.scratch, ignore_errors=True)

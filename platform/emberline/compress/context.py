@@ -82,11 +82,11 @@ def _missing_teacher() -> nn.Module:
 
 def predictions(program: Callable[..., Any], inputs: Arrays, batch: int) -> NDArray[Any]:
     """First output of a module or exported program for all rows, `batch` at a time: a traced one takes no more."""
-    outputs = []
+    outputs, outputs_of = [], assets.handler_module("ember_backends").outputs_of
     with torch.no_grad():
         for start in range(0, len(inputs[0]), batch):
             answer = program(*[torch.from_numpy(array[start : start + batch]) for array in inputs])
-            outputs.append((answer[0] if isinstance(answer, tuple | list) else answer).numpy())
+            outputs.append(outputs_of(answer)[0].numpy())
     return np.concatenate(outputs)
 
 

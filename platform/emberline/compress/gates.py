@@ -83,16 +83,16 @@ def paired_drop(baseline: NDArray[np.int64], candidate: NDArray[np.int64]) -> Pa
 def accuracy_gate(paired: PairedDrop, most: float) -> Outcome:
     """Passed when the bound is within the gate; failed when the drop itself is not; else inconclusive.
 
-    A drop beyond the gate is inconclusive too where so few rows can't tell it from one within (half-width above it).
+    Rows so few that the half-width is above the gate decide nothing, but for a drop that is certain all the same.
     """
     text = (
         f"drop {100 * paired.drop:.2f} points, below {100 * paired.upper:.2f} with {CONFIDENCE:.0%} confidence on "
         f"{paired.rows} rows; {100 * most:g} allowed"
     )
-    if paired.upper <= most:
-        return Outcome("max_accuracy_drop", "passed", text)
     if paired.lower > most or (paired.drop > most and paired.half_width <= most):
         return Outcome("max_accuracy_drop", "failed", text)
+    if paired.upper <= most and paired.half_width <= most:
+        return Outcome("max_accuracy_drop", "passed", text)
     return Outcome("max_accuracy_drop", "inconclusive", f"{text}; needs {_rows_needed(paired, most)} rows")
 
 
@@ -104,6 +104,16 @@ def speed_gate(speedup: float, least: float, batch: int) -> Outcome:
 def size_gate(size_bytes: int, most_mb: float) -> Outcome:
     verdict: Verdict = "passed" if size_bytes <= most_mb * 1e6 else "failed"
     return Outcome("max_size_mb", verdict, f"{size_bytes / 1e6:.2f} MB; {most_mb:g} MB allowed")
+
+
+def memory_gate(memory_mb: float | None, most_mb: float) -> Outcome:
+    """Inconclusive where the peak could not be taken."""
+    if memory_mb is None:
+        return Outcome("max_memory_mb", "inconclusive", f"the peak of memory is unknown; {most_mb:g} MB allowed")
+    verdict: Verdict = "passed" if memory_mb <= most_mb else "failed"
+    return Outcome(
+        "max_memory_mb", verdict, f"{memory_mb:.0f} MB at the peak, PyTorch included; {most_mb:g} MB allowed"
+    )
 
 
 def slower(speedups: dict[int, float]) -> list[str]:
@@ -123,5 +133,5 @@ def lost_by(accuracies: list[tuple[str, float]]) -> tuple[str, float]:
 
 def _rows_needed(paired: PairedDrop, most: float) -> int:
     """Rows at which the bound would decide, were the drop what was measured here."""
-    room = abs(most - paired.drop) or most or 1e-3
-    return math.ceil((_Z * paired.deviation / room) ** 2)
+    room = min(abs(most - paired.drop) or most, most) or 1e-3
+    return max(math.ceil((_Z * paired.deviation / room) ** 2), paired.rows + 1)

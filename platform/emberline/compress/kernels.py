@@ -9,7 +9,7 @@ import torch
 
 from emberline.errors import StageFailed
 
-_CALL = re.compile(rb"aoti_torch_cpu__q(?:conv|linear)\w*\(")
+_CALL = re.compile(rb"aoti_torch_cpu__(?:q(?:conv|linear)|int_mm)\w*\(")
 # what the quantizer promises to compute in int8; anything else that has weights stays in floating point
 _PROMISED = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _WEIGHTED = (
@@ -55,14 +55,25 @@ def count_kernels(package: Path) -> int:
     return sum(len(_CALL.findall(source)) for source in sources)
 
 
-def require_kernels(counted: int, promised: int, package: str) -> None:
-    """Fails when fewer kernels are int8 than the float graph promises: a silent fall-back to floating point."""
+def require_kernels(counted: int, promised: int, package: str, *, exactly: bool = True) -> None:
+    """Fails when fewer kernels are int8 than the float graph promises: a silent fall-back to floating point.
+
+    Args:
+        exactly: more than promised fails too; a backend with a quantizer of its own may make more int8 than that.
+    """
     if counted < promised:
         raise StageFailed(
             "export",
             f"{package} has {counted} int8 kernels; the model's {promised} convolutions and linear layers promise as "
             "many, so some run in floating point",
             hint="leave the quantize stage out, or report this model: it would be served slower than it claims",
+        )
+    if exactly and counted > promised:
+        raise StageFailed(
+            "export",
+            f"{package} has {counted} int8 kernels; the float graph promises {promised}, so a layer that was to stay "
+            "in floating point did not",
+            hint="look at skip_layers and skip_sensitive, or report this model",
         )
 
 

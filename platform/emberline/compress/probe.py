@@ -21,24 +21,31 @@ def make_probe(state: State, packages: tuple[Package, ...], folder: Path, contex
     """The first validation row the model gets right, what the float model says of it, and how far packages are off.
 
     The tolerance covers the whole chain (a float package must pass the probe of an int8 artifact), and not much more.
+    Every output has one of its own.
     """
     (inputs, _), loader = context.validation, assets.handler_module("ember_packages")
     right = np.flatnonzero(context.correct(state.model))
     row = int(right[0]) if right.size else 0
     with torch.no_grad():
         answer = state.model(*[torch.from_numpy(array[row : row + 1]) for array in inputs])
-    expected = (answer[0] if isinstance(answer, tuple | list) else answer).numpy().reshape(-1)
-    worst = 0.0
+    outputs = assets.handler_module("ember_backends").outputs_of(answer)
+    expected = [output.numpy().reshape(-1) for output in outputs]
+    worst = np.zeros(len(expected))
     for package in packages:
         program = loader.open_program(folder, package.model_dump(mode="json"), lambda _text: None)
-        got = program([array[row : row + 1] for array in inputs])[0].reshape(-1)
-        worst = max(worst, float(np.abs(got - expected).max()))
-    tolerance = _ROOM * worst + _FLOOR * float(np.abs(expected).max())
+        got = program([array[row : row + 1] for array in inputs])
+        apart = [float(np.abs(one.reshape(-1) - wanted).max()) for one, wanted in zip(got, expected, strict=True)]
+        worst = np.maximum(worst, apart)
+    first, *more = [
+        float(_ROOM * apart + _FLOOR * np.abs(wanted).max()) for apart, wanted in zip(worst, expected, strict=True)
+    ]
     instance, _ = context.splits.validation[row]
     return Probe(
         instance={name: _json_ready(value) for name, value in instance.items()},
-        expected=tuple(float(value) for value in expected),
-        tolerance=tolerance,
+        expected=tuple(float(value) for value in expected[0]),
+        tolerance=first,
+        more_expected=tuple(tuple(float(value) for value in one) for one in expected[1:]),
+        more_tolerance=tuple(more),
     )
 
 

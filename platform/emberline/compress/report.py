@@ -1,81 +1,113 @@
 """The report of a compression: `report.json` for programs, `report.html` for people, no network needed for either."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from emberline import storage
-from emberline.artifact import Artifact, Measurement
-from emberline.compress.chain import Done
-from emberline.compress.gates import Outcome
-from emberline.errors import StageFailed
-from emberline.measure.session import Measured
+from emberline.compress import gates
+from emberline.compress.entry import Entry
 from emberline.recipe import Recipe
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
+_SHOWN = ("accuracy", "parameters", "weights_bytes", "seconds", "latency_ms")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One artifact in the report."""
+def write_report(
+    folder: Path,
+    recipe: Recipe,
+    entries: Mapping[str, Entry],
+    *,
+    recipe_path: Path,
+    runs: Path,
+    tested: Mapping[str, list[int]],
+) -> Path:
+    """Writes both files; returns the page's path. Drawn anew only when its content changed.
 
-    name: str
-    stages: Sequence[Done]
-    artifact: Artifact
-    measured: Measured
-    outcomes: tuple[Outcome, ...]
-    failure: StageFailed | None
-
-    @property
-    def measurement(self) -> Measurement:
-        if self.artifact.measurement is None:
-            raise StageFailed("report", f"{self.name} was not measured")
-        return self.artifact.measurement
-
-
-def write_report(folder: Path, recipe: Recipe, entries: Mapping[str, Entry], recipe_path: Path) -> Path:
-    """Writes both files; returns the page's path. Drawn anew only when its content changed."""
-    content = _content(recipe, entries, recipe_path)
+    Args:
+        tested: 1 or 0 for each test row, by artifact; what was not published was not tested.
+    """
+    content = _content(recipe, entries, recipe_path, runs, tested)
     page, data = folder / "report.html", folder / "report.json"
     if page.is_file() and data.is_file() and _same(orjson.loads(data.read_bytes()), content):
         return page
     from jinja2 import Environment, StrictUndefined
 
-    from emberline.compress.waterfall import waterfall_svg
-
-    before = {**content["artifacts"][content["baseline"]]["stages"][0], "stage": "trained"}
-    svgs = {
-        name: waterfall_svg([before, *entry["stages"]])
-        for name, entry in content["artifacts"].items()
-        if len(entry["stages"]) > 1
-    }
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(**content, svgs=svgs)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    html = template.render(**content, drawings=_drawings(content))
     storage.write_bytes(data, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     storage.write_bytes(page, html.encode())
     return page
 
 
-def _content(recipe: Recipe, entries: Mapping[str, Entry], recipe_path: Path) -> dict[str, Any]:
+def _drawings(content: dict[str, Any]) -> dict[str, Any]:
+    from emberline.compress import drawings
+
+    artifacts = content["artifacts"]
+    before = {**artifacts[content["baseline"]]["stages"][0], "stage": "trained"}
+    before["size_bytes"] = before["weights_bytes"]
+    before["latency_ms"] = before["eager_ms"]
+    points = [
+        {
+            "name": f"{name}, {package['backend']}",
+            "backend": package["backend"],
+            "latency_ms": package["latencies"][0]["wall_ms"],
+            "accuracy": package["accuracy"],
+            "size_mb": package["size_bytes"] / 1e6,
+            "chosen": package["chosen"],
+        }
+        for name, one in artifacts.items()
+        for package in one["measurement"]["packages"]
+    ]
+    return {
+        "pareto": drawings.pareto_svg(points, content["batch_sizes"][0]),
+        "artifacts": {name: _drawings_of(one, before) for name, one in artifacts.items() if len(one["stages"]) > 1},
+    }
+
+
+def _drawings_of(one: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
+    from emberline.compress import drawings
+
+    found = {"waterfall": drawings.waterfall_svg([before, *one["stages"]])}
+    for kind in ("quantize", "prune"):
+        if one["analysis"][kind]:
+            found[kind] = drawings.sensitivity_svg(one["analysis"][kind])
+    if one["analysis"]["histograms"]:
+        found["histograms"] = drawings.histograms_svg(one["analysis"]["histograms"])
+    return found
+
+
+def _content(
+    recipe: Recipe, entries: Mapping[str, Entry], recipe_path: Path, runs: Path, tested: Mapping[str, list[int]]
+) -> dict[str, Any]:
     settings = recipe.compress
+    baseline = settings.baseline if settings else ""
+    batch_sizes = list(settings.batch_sizes) if settings else []
+    threads = settings.threads if settings else 1
+    sizes = " ".join(f"--batch-size {size}" for size in batch_sizes)
+    artifacts = runs / recipe.run / "artifacts"
+    lead = entries[baseline].measured.package["file"]
     return {
         "run": recipe.run,
         "recipe": recipe.digest,
         "command": f"emberline compress {recipe_path}",
+        "measure": f"emberline measure --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
+        "artifacts_folder": str(artifacts),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": next(iter(entries.values())).measurement.machine,
-        "baseline": settings.baseline if settings else "",
-        "batch_sizes": list(settings.batch_sizes) if settings else [],
-        "threads": settings.threads if settings else 1,
-        "artifacts": {name: _artifact(entry) for name, entry in entries.items()},
+        "baseline": baseline,
+        "batch_sizes": batch_sizes,
+        "threads": threads,
+        "artifacts": {name: _artifact(entry, baseline, tested) for name, entry in entries.items()},
     }
 
 
-def _artifact(entry: Entry) -> dict[str, Any]:
+def _artifact(entry: Entry, baseline: str, tested: Mapping[str, list[int]]) -> dict[str, Any]:
     stages = [
         {
             "stage": one.name,
@@ -83,25 +115,48 @@ def _artifact(entry: Entry) -> dict[str, Any]:
             "accuracy": one.note["accuracy"],
             "parameters": one.note["parameters"],
             "weights_bytes": one.note["weights_bytes"],
+            "size_bytes": one.note["weights_bytes"],
+            "latency_ms": one.note.get("latency_ms"),
+            "eager_ms": one.note.get("latency_ms"),
             "note": {key: value for key, value in one.note.items() if key not in _SHOWN},
         }
         for one in entry.stages
     ]
     # the last stage is what was measured: the package itself, not the program it was made from
-    stages[-1]["accuracy"] = entry.measurement.accuracy
+    measurement = entry.measurement
+    stages[-1].update(
+        accuracy=measurement.accuracy,
+        latency_ms=measurement.latencies[0].wall_ms,
+        size_bytes=measurement.size_bytes,
+    )
     return {
         "backend": entry.measured.package["backend"],
         "precision": entry.measured.package["precision"],
         "published": entry.failure is None,
         "failure": str(entry.failure.fact) if entry.failure else None,
-        "measurement": entry.measurement.model_dump(mode="json"),
+        "hint": entry.failure.hint if entry.failure else None,
+        "tried": list(entry.tried),
+        "measurement": measurement.model_dump(mode="json"),
         "packages": [package.model_dump(mode="json") for package in entry.artifact.packages],
         "gates": [{"gate": one.gate, "verdict": one.verdict, "text": one.text} for one in entry.outcomes],
         "stages": stages,
+        "analysis": entry.analysis,
+        "test": _test(entry.name, baseline, tested),
     }
 
 
-_SHOWN = ("accuracy", "parameters", "weights_bytes", "seconds")
+def _test(name: str, baseline: str, tested: Mapping[str, list[int]]) -> dict[str, Any] | None:
+    """Accuracy on the test rows, and the drop with its bound; None where there are none."""
+    if name not in tested or baseline not in tested:
+        return None
+    correct, reference = np.asarray(tested[name], np.int64), np.asarray(tested[baseline], np.int64)
+    paired = gates.paired_drop(reference, correct)
+    return {
+        "rows": len(correct),
+        "accuracy": float(correct.mean()),
+        "drop": None if name == baseline else paired.drop,
+        "drop_below": None if name == baseline else paired.upper,
+    }
 
 
 def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -1,106 +1,22 @@
 """`emberline compress`, from the recipe to published artifacts, a table and a report. No torch until a stage runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from emberline.artifact import Artifact, Backend, read_artifact
+from emberline.compress import analysis
 from emberline.compress.chain import Done, run_chain, tidy
-from emberline.compress.measuring import machine_name, measure_all
-from emberline.compress.plan import Step, base_key, choose_backends, plan
+from emberline.compress.choice import choose
+from emberline.compress.entry import Entry
+from emberline.compress.job import Job, Planned, open_job
+from emberline.compress.measuring import Drafts, machine_name, measure_all, score_test_rows
 from emberline.compress.publish import describe, publish
-from emberline.compress.report import Entry, write_report
+from emberline.compress.report import write_report
 from emberline.compress.table import print_summary
-from emberline.compress.target import Target, this_machine
 from emberline.compress.verdicts import judge
-from emberline.errors import EmberlineError, InvalidSetting, MissingFile, StageFailed
-from emberline.paper import Manifest, digest_of
-from emberline.recipe import Compress, Export, Recipe, load_recipe
-from emberline.runlog import RunLog
-
-if TYPE_CHECKING:
-    from emberline.compress.context import Context
-    from emberline.compress.state import State
-
-TRAINED = "trained"
-CACHE = ".cache"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One artifact to be made; `because` says why its backends are not the recipe's, where they are not."""
-
-    steps: list[Step]
-    backends: tuple[Backend, ...]
-    because: str | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one `emberline compress` works on.
-
-    Attributes:
-        path: the recipe's file; its folder is where the user's modules are.
-        folder: of the run.
-        parent: manifest of the trained artifact.
-    """
-
-    path: Path
-    recipe: Recipe
-    settings: Compress
-    folder: Path
-    parent: Manifest
-    trained: Artifact
-    target: Target
-    log: RunLog
-
-    @property
-    def artifacts(self) -> Path:
-        return self.folder / "artifacts"
-
-    @property
-    def cache(self) -> Path:
-        return self.artifacts / CACHE
-
-    def plan_all(self) -> dict[str, Planned]:
-        """All artifacts' steps, the baseline's first."""
-        base = base_key(self.recipe, self.parent.digest, self.target, self.path.parent)
-        plans = {}
-        for name in sorted(self.settings.artifacts, key=lambda name: name != self.settings.baseline):
-            variant = self.settings.artifacts[name]
-            backends, because = choose_backends(variant, self.target)
-            if because:
-                self.log.say(f"{name}: {because}")
-            steps = plan(name, variant, recipe=self.recipe, settings=self.settings, base=base, backends=backends)
-            plans[name] = Planned(steps, backends, because)
-        return plans
-
-    def context(self, name: str, backends: tuple[Backend, ...]) -> "Context":
-        from emberline.compress.context import Context
-        from emberline.compress.quiet import quiet_torch
-
-        quiet_torch()
-        return Context(
-            recipe=self.recipe,
-            settings=self.settings,
-            search=self.path.parent,
-            target=self.target,
-            backends=backends,
-            log=self.log,
-            max_batch=next(
-                stage.max_batch for stage in self.settings.artifacts[name].stages if isinstance(stage, Export)
-            ),
-        )
-
-    def first_state(self) -> "State":
-        """The trained model, rebuilt for each artifact: stages change it in place."""
-        from emberline import models
-        from emberline.compress.state import State
-
-        model = models.build(self.artifacts / TRAINED, self.trained, self.path.parent)
-        return State(model=model, edits=self.trained.edits)
+from emberline.errors import EmberlineError, StageFailed
+from emberline.paper import digest_of
 
 
 def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
@@ -108,21 +24,32 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
 
     Raises:
         MissingFile: the model was not trained.
-        StageFailed: a stage failed, or a candidate failed a gate; what passed is published all the same.
+        StageFailed: a stage failed, or a candidate failed a gate, and so did its fallbacks; what passed is published
+            all the same.
     """
-    job = _job(path, settings, runs)
+    job = open_job(path, settings, runs)
     tidy(job.cache)
-    plans = job.plan_all()
+    plans = {name: job.plan(name) for name in job.names()}
     chains, failures = _run_chains(job, plans)
-    entries, keys = _judge_all(job, plans, chains)
+    entries = _judge_all(job, {name: plans[name] for name in chains}, chains)
+    for name in job.names():
+        first = failures.get(name) or (entries[name].failure if name in entries else None)
+        if first is not None and job.settings.artifacts[name].fallbacks:
+            found, failure = _fall_back(job, name, first, plans[job.settings.baseline], chains)
+            if found is not None:
+                entries[name] = found
+                failures.pop(name, None)
+            elif failure is not None and name in failures:
+                failures[name] = failure
+    failures.update({name: entry.failure for name, entry in entries.items() if entry.failure is not None})
     for name, entry in entries.items():
-        if entry.failure is not None:
-            failures[name] = entry.failure
-            continue
-        source, target = chains[name][-1].folder, job.artifacts / name
-        written = publish(target, source, entry.artifact, recipe=job.recipe, parent=job.parent, key=keys[name])
-        job.log.say(f"{name}: {target} {'written' if written else 'unchanged, kept'}")
-    report = write_report(job.folder / "compress", job.recipe, entries, path)
+        if entry.failure is None:
+            written = publish(
+                job.artifacts / name, entry.folder, entry.artifact, recipe=job.recipe, parent=job.parent, key=entry.key
+            )
+            job.log.say(f"{name}: {job.artifacts / name} {'written' if written else 'unchanged, kept'}")
+    tested = _test_rows(job, entries, plans)
+    report = write_report(job.folder / "compress", job.recipe, entries, recipe_path=path, runs=runs, tested=tested)
     print_summary(entries, job.settings, job.log.console)
     job.log.say(f"report: {report}")
     for name, failure in failures.items():
@@ -131,33 +58,13 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
         raise StageFailed(failure.place or name, f"{failure.fact}; {text}", hint=failure.hint)
 
 
-def _job(path: Path, settings: Sequence[str], runs: Path) -> Job:
-    recipe = load_recipe(path, settings)
-    if recipe.compress is None:
-        raise InvalidSetting(path, "compress", "absent", "a compress section", hint="recipes/digits.yaml has one")
-    folder = runs / recipe.run
-    trained_folder = folder / "artifacts" / TRAINED
-    if not trained_folder.is_dir():
-        raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
-    parent, trained = read_artifact(trained_folder)
-    log = RunLog(folder / "log.jsonl")
-    return Job(path, recipe, recipe.compress, folder, parent, trained, this_machine(), log)
-
-
 def _run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Done]], dict[str, EmberlineError]]:
     """Every artifact's steps; a candidate that fails leaves the others alone, a baseline that fails ends all."""
     chains: dict[str, list[Done]] = {}
     failures: dict[str, EmberlineError] = {}
     for name, planned in plans.items():
         try:
-            chains[name] = run_chain(
-                name,
-                steps=planned.steps,
-                cache=job.cache,
-                log=job.log,
-                make_context=partial(job.context, name, planned.backends),
-                first_state=job.first_state,
-            )
+            chains[name] = _run_steps(job, name, planned)
         except EmberlineError as error:
             if name == job.settings.baseline:
                 raise
@@ -166,30 +73,104 @@ def _run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Don
     return chains, failures
 
 
+def _run_steps(job: Job, name: str, planned: Planned) -> list[Done]:
+    return run_chain(
+        name,
+        steps=planned.steps,
+        cache=job.cache,
+        log=job.log,
+        make_context=partial(job.context, planned),
+        first_state=job.first_state,
+    )
+
+
+def _fall_back(
+    job: Job, name: str, failure: EmberlineError, baseline: Planned, chains: dict[str, list[Done]]
+) -> tuple[Entry | None, EmberlineError]:
+    """Tries the recipe's fallbacks in order; the first that passes, or None with the last failure."""
+    fallbacks = job.settings.artifacts[name].fallbacks
+    tried: list[str] = []
+    last: Entry | None = None
+    for number, stages in enumerate(fallbacks, start=1):
+        tried.append(f"{'the recipe' if number == 1 else f'fallback {number - 1}'} failed: {failure.fact}")
+        job.log.say(f"{name}: {failure.fact}; fallback {number} of {len(fallbacks)} is tried")
+        try:
+            planned = job.plan(name, stages)
+            done = _run_steps(job, name, planned)
+        except EmberlineError as error:
+            failure = error
+            continue
+        both = {job.settings.baseline: baseline, name: planned}
+        ran = {job.settings.baseline: chains[job.settings.baseline], name: done}
+        last = _judge_all(job, both, ran, also_warn=(*tried, f"fallback {number} was taken"))[name]
+        last = replace(last, tried=tuple(tried))
+        if last.failure is None:
+            return last, failure
+        failure = last.failure
+    return last, failure
+
+
 def _judge_all(
-    job: Job, plans: dict[str, Planned], chains: dict[str, list[Done]]
-) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Measures all chains side by side and judges each; also the key of each artifact as measured."""
+    job: Job, plans: dict[str, Planned], chains: dict[str, list[Done]], also_warn: tuple[str, ...] = ()
+) -> dict[str, Entry]:
+    """Measures all packages of these chains side by side, picks a leader for each artifact and judges it."""
     described = {name: describe(job.recipe, done, plans[name].because) for name, done in chains.items()}
-    drafts = {name: (chains[name][-1].folder, one.model_dump(mode="json")) for name, one in described.items()}
+    drafts: Drafts = {name: (chains[name][-1].folder, one) for name, one in described.items()}
     baseline = job.settings.baseline
-    context = cache(partial(job.context, baseline, plans[baseline].backends))
+    context = cache(partial(job.context, plans[baseline]))
     measured, measurement_key = measure_all(drafts, job.settings, job.cache, job.log, context)
-    entries, keys = {}, {}
+    reference = choose(described[baseline].packages, measured[baseline], job.settings.artifacts[baseline].gates, None)
+    entries = {}
     for name, artifact in described.items():
-        because = plans[name].because
+        because, wanted = plans[name].because, job.settings.artifacts[name].gates
+        is_baseline = name == baseline
+        answered = reference.leads.correct
+        choice = reference if is_baseline else choose(artifact.packages, measured[name], wanted, answered)
+        warnings = (*((because,) if because else ()), *(() if is_baseline else also_warn))
         verdict = judge(
             name,
             job.settings,
-            baseline=measured[baseline],
-            candidate=measured[name],
+            baseline=reference.leads,
+            choice=choice,
             stages=chains[name],
             machine=machine_name(),
-            also_warn=(because,) if because else (),
+            also_warn=warnings,
         )
-        whole = artifact.model_copy(update={"measurement": verdict.measurement})
-        entries[name] = Entry(name, chains[name], whole, measured[name], verdict.outcomes, verdict.failure)
-        gates = job.settings.artifacts[name].gates.model_dump(mode="json")
-        said = {"labels": job.recipe.labels, "gates": gates, "because": because}
-        keys[name] = digest_of({"steps": plans[name].steps[-1].key, "measured": measurement_key, **said})
-    return entries, keys
+        found = _analysis(job, plans[name], chains[name])
+        said = {"labels": job.recipe.labels, "gates": wanted.model_dump(mode="json"), "warnings": warnings}
+        entries[name] = Entry(
+            name=name,
+            stages=chains[name],
+            artifact=artifact.model_copy(update={"measurement": verdict.measurement, "packages": choice.chain}),
+            measured=choice.leads,
+            outcomes=verdict.outcomes,
+            failure=_with_layers(verdict.failure, analysis.worst_layers(found, verdict.blamed or "")),
+            analysis=found,
+            key=digest_of({"steps": plans[name].steps[-1].key, "measured": measurement_key, **said}),
+        )
+    return entries
+
+
+def _analysis(job: Job, planned: Planned, stages: list[Done]) -> analysis.Analysis:
+    """Of a chain, from the cache where it was made before."""
+    key = planned.steps[-1].key
+    found = analysis.read_analysis(job.cache, key)
+    if found is None:
+        trained, context = job.first_state(), job.context(planned)
+        found = analysis.analyse(job.cache, key, trained=trained, stages=stages, context=context)
+    return found
+
+
+def _with_layers(failure: StageFailed | None, layers: list[tuple[str, float]]) -> StageFailed | None:
+    """The same failure, naming the layers that lost most where they can be told apart."""
+    if failure is None or not layers:
+        return failure
+    named = ", ".join(f"{layer} ({error:.3g})" for layer, error in layers)
+    hint = f"{failure.hint}; it moves the outputs most in {named}, relative error of each layer alone"
+    return StageFailed(str(failure.place), failure.fact, hint=hint)
+
+
+def _test_rows(job: Job, entries: dict[str, Entry], plans: dict[str, Planned]) -> dict[str, list[int]]:
+    drafts = {name: (entry.folder, entry.artifact) for name, entry in entries.items() if entry.failure is None}
+    context = cache(partial(job.context, plans[job.settings.baseline]))
+    return score_test_rows(drafts, job.settings, job.cache, context) if drafts else {}

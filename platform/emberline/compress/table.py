@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from emberline.compress.report import Entry
+from emberline.compress.entry import Entry
 from emberline.recipe import Compress
 
 

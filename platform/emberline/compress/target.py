@@ -2,13 +2,31 @@
 
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
+
+from emberline.recipe import ExportBackend
 
 MARCH = "x86-64-v3"
 SIMD_BITS = 256
 # what a compiler may use under -march=x86-64-v3, as /proc/cpuinfo names it (lzcnt is called abm there)
 V3_FLAGS = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 VNNI_FLAGS = ("avx512_vnni", "avx_vnni")
+# further instructions that a compiler may use under -march=native: a package made so needs those this CPU has
+NATIVE_FLAGS = (
+    "adx", "aes", "amx_bf16", "amx_int8", "amx_tile", "avx512_bf16", "avx512_bitalg", "avx512_fp16", "avx512_vbmi2",
+    "avx512_vnni", "avx512_vpopcntdq", "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512ifma", "avx512vbmi",
+    "avx512vl", "avx_vnni", "clflushopt", "clzero", "gfni", "pclmulqdq", "rdseed", "sha_ni", "sse4a", "vaes",
+    "vpclmulqdq", "xsavec",
+)  # fmt: skip
+# the one that changes what is compiled: vectors twice as wide
+WIDE_FLAG = "avx512f"
+# what an optional backend imports while a package is made
+NEEDED_MODULES: dict[ExportBackend, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino", "nncf"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,25 +37,39 @@ class Target:
         vnni: the CPU flag of int8 dot products, or None. Without them two products are added in 16 bits, which
             saturates in silence; so activations are then calibrated to 7 bits (`reduce_range`).
         compiler: whether a C++ compiler is there, without which nothing can be compiled ahead of time.
+        native: this CPU's flags beyond x86-64-v3 that `-march=native` may use.
+        installed: optional backends whose packages are installed.
     """
 
     vnni: str | None
     compiler: bool
+    native: tuple[str, ...] = ()
+    installed: tuple[ExportBackend, ...] = ()
 
     @property
     def reduce_range(self) -> bool:
         return self.vnni is None
 
-    def needs(self, precision: str) -> tuple[str, ...]:
+    @property
+    def wide(self) -> bool:
+        """Whether `-march=native` computes with wider vectors than the portable package."""
+        return WIDE_FLAG in self.native
+
+    def needs(self, precision: str, *, native: bool = False) -> tuple[str, ...]:
         """CPU flags of a compiled package; int8 calibrated to 8 bits would be wrong on a CPU without `vnni`."""
-        return (*V3_FLAGS, self.vnni) if precision == "int8" and self.vnni else V3_FLAGS
+        flags = (*V3_FLAGS, *(self.native if native else ()))
+        return tuple(dict.fromkeys((*flags, self.vnni))) if precision == "int8" and self.vnni else flags
 
 
-def this_machine() -> Target:
+def this_machine(int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu") -> Target:
+    """What can be built here; for `any-cpu` as if the CPU had no VNNI, so that int8 is right without it too."""
     flags = _cpu_flags()
+    vnni = next((flag for flag in VNNI_FLAGS if flag in flags), None)
     return Target(
-        vnni=next((flag for flag in VNNI_FLAGS if flag in flags), None),
+        vnni=vnni if int8_for == "this-cpu" else None,
         compiler=shutil.which("g++") is not None,
+        native=tuple(flag for flag in NATIVE_FLAGS if flag in flags),
+        installed=tuple(name for name, modules in NEEDED_MODULES.items() if all(find_spec(one) for one in modules)),
     )
 
 

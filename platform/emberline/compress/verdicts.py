@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from emberline.artifact import Latency, Measurement
+from emberline.artifact import Measurement
 from emberline.compress import gates
 from emberline.compress.chain import Done
+from emberline.compress.choice import Choice, correct_rows, latencies_of
 from emberline.compress.gates import Outcome
 from emberline.errors import StageFailed
 from emberline.measure import speedup
@@ -24,11 +22,13 @@ class Verdict:
 
     Attributes:
         failure: why it must not be published, or None.
+        blamed: the stage that lost what a failed accuracy gate asks for; None for other gates.
     """
 
     measurement: Measurement
     outcomes: tuple[Outcome, ...]
     failure: StageFailed | None
+    blamed: str | None = None
 
 
 def judge(
@@ -36,13 +36,18 @@ def judge(
     settings: Compress,
     *,
     baseline: Measured,
-    candidate: Measured,
+    choice: Choice,
     stages: Sequence[Done],
     machine: str,
     also_warn: Sequence[str] = (),
 ) -> Verdict:
-    """Measurement and gates of one artifact; the baseline is judged against itself, so only its size can fail."""
-    correct, reference = _scored(candidate), _scored(baseline)
+    """Measurement and gates of one artifact; the baseline is judged against itself, so only its size can fail.
+
+    Args:
+        baseline: the package that leads the baseline's chain.
+    """
+    candidate = choice.leads
+    correct, reference = correct_rows(candidate), correct_rows(baseline)
     paired = gates.paired_drop(reference, correct)
     variant = settings.artifacts[name]
     is_baseline = name == settings.baseline
@@ -51,64 +56,57 @@ def judge(
         for batch in settings.batch_sizes
     }
     slower = gates.slower(speedups)
-    outcomes = _outcomes(variant, settings, paired, speedups, candidate.size_bytes, is_baseline=is_baseline)
+    outcomes = _outcomes(variant, settings, choice, speedups, is_baseline=is_baseline)
     if slower and variant.gates.on_slower == "refuse":
         outcomes.append(Outcome("on_slower", "failed", "; ".join(slower)))
     unsure = [f"gate {one.gate} is inconclusive: {one.text}" for one in outcomes if one.verdict == "inconclusive"]
     measurement = Measurement(
         accuracy=float(correct.mean()),
         rows=len(correct),
-        latencies=tuple(
-            Latency(
-                batch=timing.batch,
-                wall_ms=timing.wall_median_ms,
-                cpu_ms=timing.cpu_median_ms,
-                spread_ms=timing.spread_ms,
-            )
-            for timing in candidate.timings
-        ),
+        latencies=latencies_of(candidate),
         size_bytes=candidate.size_bytes,
         speedup=speedups[settings.batch_sizes[0]],
         accuracy_drop=0.0 if is_baseline else paired.drop,
         machine=machine,
-        warnings=(*also_warn, *candidate.skipped, *slower, *unsure),
+        warnings=(*also_warn, *candidate.skipped, *choice.refused, *slower, *unsure),
+        memory_mb=candidate.memory_mb,
+        packages=choice.measured,
+        left_out=dict(stages[-1].note.get("left_out", {})),
     )
     failure = _failure(name, outcomes, stages, trained=float(reference.mean()), accuracy=measurement.accuracy)
-    return Verdict(measurement, tuple(outcomes), failure)
+    return Verdict(measurement, tuple(outcomes), *failure)
 
 
 def _outcomes(
-    variant: Variant,
-    settings: Compress,
-    paired: gates.PairedDrop,
-    speedups: dict[int, float],
-    size_bytes: int,
-    *,
-    is_baseline: bool,
+    variant: Variant, settings: Compress, choice: Choice, speedups: dict[int, float], *, is_baseline: bool
 ) -> list[Outcome]:
     wanted, outcomes = variant.gates, []
-    if wanted.max_accuracy_drop is not None and not is_baseline:
-        outcomes.append(gates.accuracy_gate(paired, wanted.max_accuracy_drop))
+    if choice.outcome is not None and not is_baseline:
+        outcomes.append(choice.outcome)
     if wanted.min_speedup is not None and not is_baseline:
         first = settings.batch_sizes[0]
         outcomes.append(gates.speed_gate(speedups[first], wanted.min_speedup, first))
     if wanted.max_size_mb is not None:
-        outcomes.append(gates.size_gate(size_bytes, wanted.max_size_mb))
+        outcomes.append(gates.size_gate(choice.leads.size_bytes, wanted.max_size_mb))
+    if wanted.max_memory_mb is not None:
+        outcomes.append(gates.memory_gate(choice.leads.memory_mb, wanted.max_memory_mb))
     return outcomes
 
 
 def _failure(
     name: str, outcomes: Sequence[Outcome], stages: Sequence[Done], *, trained: float, accuracy: float
-) -> StageFailed | None:
+) -> tuple[StageFailed | None, str | None]:
     """The first failed gate, with the stage that lost it; `trained` and `accuracy` are those before and after all."""
     failed = next((one for one in outcomes if one.verdict == "failed"), None)
     if failed is None:
-        return None
+        return None, None
+    blamed = None
     stage, hint = "export", "other stages or a looser gate; the stages already done are reused"
     if failed.gate == "max_accuracy_drop":
         stage, lost = gates.lost_by([("trained", trained), *_settled(stages), ("export", accuracy)])
+        blamed = stage
         hint = f"{stage} lost {100 * lost:.1f} points, more than any other stage; ease it or fine-tune longer after it"
-    return StageFailed(f"{name}, stage {stage}", f"gate {failed.gate} failed: {failed.text}", hint=hint)
+    return StageFailed(f"{name}, stage {stage}", f"gate {failed.gate} failed: {failed.text}", hint=hint), blamed
 
 
 def _settled(stages: Sequence[Done]) -> list[tuple[str, float]]:
@@ -118,9 +116,3 @@ def _settled(stages: Sequence[Done]) -> list[tuple[str, float]]:
         name = settled.pop()[0] if settled and one.name in _REPAIRS else one.name
         settled.append((name, float(one.note["accuracy"])))
     return settled
-
-
-def _scored(measured: Measured) -> NDArray[np.int64]:
-    if measured.correct is None:
-        raise StageFailed("measure", f"{measured.name} was not scored")
-    return measured.correct

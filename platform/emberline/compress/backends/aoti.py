@@ -1,4 +1,4 @@
-"""AOTInductor: the program compiled to machine code ahead of time, portable to any x86-64-v3."""
+"""AOTInductor: the program compiled to machine code ahead of time, for any x86-64-v3 or for this very CPU."""
 
 import shutil
 import subprocess
@@ -20,17 +20,26 @@ _QUANTIZE_ARGS = 10  # where torch's planner of convolutions takes the quantizat
 
 
 def compile_package(
-    state: State, program: torch.export.ExportedProgram, folder: Path, max_batch: int, context: Context
+    state: State,
+    program: torch.export.ExportedProgram,
+    folder: Path,
+    max_batch: int,
+    context: Context,
+    *,
+    native: bool = False,
 ) -> Package:
-    """Compiles the int8 program if there is one, else the float one."""
+    """Compiles the program of lower precision if there is one, else the float one.
+
+    Args:
+        native: for the CPU at hand, with all it can do; such a package needs a CPU that can do as much.
+    """
     from torch._inductor import aoti_compile_and_package, config
 
-    precision = "fp32" if state.quantized is None else "int8"
-    file = f"{precision}.pt2"
+    file = f"{state.precision}{'.native' if native else ''}.pt2"
     options: dict[str, Any] = {
         "freezing": True,  # weights become constants, packed once
-        "cpp.march": MARCH,
-        "cpp.simdlen": SIMD_BITS,
+        "cpp.march": "native" if native else MARCH,
+        "cpp.simdlen": None if native else SIMD_BITS,
         "cpp.threads": context.settings.threads,  # loops are compiled for this many
     }
     # freezing is silently off when gradients are on, and the package four times slower
@@ -40,11 +49,11 @@ def compile_package(
     return Package(
         file=file,
         backend="aoti",
-        precision="fp32" if state.quantized is None else "int8",
+        precision=state.precision,
         max_batch=max_batch,
-        needs=context.target.needs(precision),
+        needs=context.target.needs(state.precision, native=native),
         torch=torch.__version__,
-        march=MARCH,
+        march="native" if native else MARCH,
         int8_kernels=kernels.count_kernels(folder / file),
     )
 

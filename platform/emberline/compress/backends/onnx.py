@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -11,16 +11,22 @@ from numpy.typing import NDArray
 from emberline.artifact import Package
 from emberline.compress.context import Context
 from emberline.compress.state import State
-from emberline.errors import MissingTool
+from emberline.errors import MissingTool, StageFailed
 
 _CALIBRATION_BATCH = 64
-_INT8_OPERATORS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
+_INT8_OPERATORS = (
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+)  # fmt: skip
 
 
 def convert_package(
     state: State, program: torch.export.ExportedProgram, folder: Path, max_batch: int, context: Context
 ) -> Package:
-    """Converts the float program; ONNX Runtime's own static quantizer makes it int8 where a quantize stage ran.
+    """Converts the float program; ONNX Runtime's own quantizers make it int8 where a quantize stage ran.
+
+    Static with calibration rows for nets with convolutions. Nets of linear layers alone (transformers) are quantized as
+    they run: with static scales their outliers cost most of the accuracy.
 
     Raises:
         MissingTool: the extra `onnx` is not installed.
@@ -28,7 +34,7 @@ def convert_package(
     require_onnx()
     import onnxruntime
 
-    precision = "fp32" if state.quantized is None else "int8"
+    precision = require_known(state, "onnx")
     file, plain = f"{precision}.onnx", folder / "plain.onnx"
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter about its own dependencies
@@ -36,21 +42,35 @@ def convert_package(
     if converted is None:
         raise MissingTool("torch.onnx's converter", "no ONNX package can be made", hint="pip install 'emberline[onnx]'")
     converted.save(str(plain))
-    if state.quantized is None:
+    if precision == "fp32":
         plain.rename(folder / file)
-    else:
+    elif state.calibration_rows and _has_convolutions(plain):
         _quantize(plain, folder / file, state.calibration_rows, context)
+        plain.unlink()
+    else:
+        _quantize_dynamically(plain, folder / file, context)
         plain.unlink()
     return Package(
         file=file,
         backend="onnx",
-        precision="fp32" if state.quantized is None else "int8",
+        precision=precision,
         max_batch=max_batch,
         needs=(context.target.vnni,) if precision == "int8" and context.target.vnni else (),
         torch=torch.__version__,
         march=f"onnxruntime {onnxruntime.__version__}",
         int8_kernels=count_kernels(folder / file, folder),
     )
+
+
+def require_known(state: State, backend: str) -> Literal["fp32", "int8"]:
+    """What a backend with a quantizer of its own makes of a state.
+
+    Raises:
+        StageFailed: its precision is one that only AOTInductor makes here.
+    """
+    if state.precision == "fp32" or state.precision == "int8":  # noqa: PLR1714 - so mypy narrows it
+        return state.precision
+    raise StageFailed("export", f"{backend} packages are fp32 or int8; this one is to be {state.precision}")
 
 
 def require_onnx() -> None:
@@ -93,6 +113,28 @@ def _quantize(plain: Path, target: Path, rows: int, context: Context) -> None:
         per_channel=True,
         reduce_range=context.target.reduce_range,
         activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    prepared.unlink()
+
+
+def _has_convolutions(model: Path) -> bool:
+    import onnx
+
+    return any(node.op_type == "Conv" for node in onnx.load(str(model), load_external_data=False).graph.node)
+
+
+def _quantize_dynamically(plain: Path, target: Path, context: Context) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = plain.with_suffix(".prepared.onnx")
+    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_dynamic(
+        str(prepared),
+        str(target),
+        per_channel=True,
+        reduce_range=context.target.reduce_range,
         weight_type=quantization.QuantType.QInt8,
     )
     prepared.unlink()

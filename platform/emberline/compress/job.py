@@ -1,0 +1,126 @@
+"""What one `emberline compress` works on, and the steps it comes down to. No torch until a context is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emberline.artifact import Artifact, read_artifact
+from emberline.compress.plan import Step, base_key, choose_backends, plan
+from emberline.compress.target import Target, this_machine
+from emberline.errors import InvalidSetting, MissingFile
+from emberline.paper import Manifest
+from emberline.recipe import Compress, Export, ExportBackend, Recipe, Variant, load_recipe
+from emberline.runlog import RunLog
+
+if TYPE_CHECKING:
+    from emberline.compress.context import Context
+    from emberline.compress.state import State
+
+TRAINED = "trained"
+CACHE = ".cache"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One way to make an artifact; `because` says why its backends are not the recipe's, where they are not."""
+
+    variant: Variant
+    steps: list[Step]
+    backends: tuple[ExportBackend, ...]
+    because: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one `emberline compress` works on.
+
+    Attributes:
+        path: the recipe's file; its folder is where the user's modules are.
+        folder: of the run.
+        parent: manifest of the trained artifact.
+    """
+
+    path: Path
+    recipe: Recipe
+    settings: Compress
+    folder: Path
+    parent: Manifest
+    trained: Artifact
+    target: Target
+    log: RunLog
+
+    @property
+    def artifacts(self) -> Path:
+        return self.folder / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        return self.artifacts / CACHE
+
+    def names(self) -> list[str]:
+        """The artifacts to be made, the baseline first."""
+        return sorted(self.settings.artifacts, key=lambda name: name != self.settings.baseline)
+
+    def plan(self, name: str, stages: tuple[object, ...] | None = None) -> Planned:
+        """The steps of an artifact, from the recipe's stages or from those of a fallback."""
+        variant = self.settings.artifacts[name]
+        if stages is not None:
+            variant = variant.model_copy(update={"stages": stages})
+        backends, because = choose_backends(variant, self.target)
+        if because:
+            self.log.say(f"{name}: {because}")
+        base = base_key(self.recipe, self.parent.digest, self.target, self.path.parent)
+        steps = plan(
+            name,
+            variant,
+            recipe=self.recipe,
+            settings=self.settings,
+            base=base,
+            backends=backends,
+            search=self.path.parent,
+        )
+        return Planned(variant, steps, backends, because)
+
+    def context(self, planned: Planned) -> "Context":
+        from emberline.compress.context import Context
+        from emberline.compress.quiet import quiet_torch
+
+        quiet_torch()
+        return Context(
+            recipe=self.recipe,
+            settings=self.settings,
+            search=self.path.parent,
+            target=self.target,
+            backends=planned.backends,
+            log=self.log,
+            trained=lambda: self.first_state().model,
+            max_batch=next(stage.max_batch for stage in planned.variant.stages if isinstance(stage, Export)),
+        )
+
+    def first_state(self) -> "State":
+        """The trained model, rebuilt for each artifact: stages change it in place."""
+        from emberline import models
+        from emberline.compress.state import State
+
+        model = models.build(self.artifacts / TRAINED, self.trained, self.path.parent)
+        return State(model=model, edits=self.trained.edits)
+
+
+def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
+    """Reads recipe and trained artifact.
+
+    Raises:
+        InvalidSetting: the recipe has no compress section.
+        MissingFile: the model was not trained.
+    """
+    recipe = load_recipe(path, settings)
+    if recipe.compress is None:
+        raise InvalidSetting(path, "compress", "absent", "a compress section", hint="recipes/digits.yaml has one")
+    folder = runs / recipe.run
+    trained_folder = folder / "artifacts" / TRAINED
+    if not trained_folder.is_dir():
+        raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
+    parent, trained = read_artifact(trained_folder)
+    target = this_machine(recipe.compress.int8_for)
+    return Job(path, recipe, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
