@@ -13,6 +13,10 @@ import pytest
 
 from emberline import process
 from emberline.runlog import read_events
+from emberline.train.failure import read_failure
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "train"))  # its worlds start fast
+import _worlds
 
 TOY = '''
 import os, signal, time
@@ -47,6 +51,46 @@ def augment(inputs):
     while calls > 20 and (HERE / "gate").exists():
         time.sleep(0.02)
     return (inputs[0] + 0.1 * torch.randn_like(inputs[0]),)
+
+class Waits(nn.Module):
+    """Waits in evaluation while there is a gate."""
+    def forward(self, x):
+        while not self.training and (HERE / "gate-evaluation").exists():
+            (HERE / "waiting").touch()
+            time.sleep(0.02)
+        return x
+
+def waiting_net():
+    return nn.Sequential(net(), Waits())
+
+class WaitingRows:
+    """Waits at a read in the second epoch while there is a gate; one row of it cannot be read on demand."""
+    def __init__(self, rows):
+        self.rows, self.reads = rows, 0
+    def __len__(self):
+        return len(self.rows)
+    def __getitem__(self, index):
+        self.reads += 1
+        while self.reads > 50 and (HERE / "gate-data").exists():
+            (HERE / "waiting").touch()
+            time.sleep(0.02)
+        if index == 40 and (HERE / "spoilt").exists():
+            raise OSError("image file is truncated")
+        return self.rows[index]
+
+def waiting_data():
+    while (HERE / "gate-start").exists():
+        (HERE / "waiting").touch()
+        time.sleep(0.02)
+    splits = data()
+    return Splits(WaitingRows(splits.train), splits.validation, splits.test)
+
+class Huge(nn.Module):
+    def forward(self, x):
+        return x + torch.empty(1 << 50)[0]
+
+def huge_net():
+    return nn.Sequential(net(), Huge())
 
 def nan_loss(outputs, labels):
     loss = nn.functional.cross_entropy(outputs, labels)
@@ -120,6 +164,18 @@ class Toy:
         assert launcher.returncode == code, output
         return output
 
+    def train_world(self, size: int, *settings: str) -> None:
+        with self.world(size, *settings) as workers:
+            _worlds.finish(workers)
+
+    def world(self, size: int, *settings: str):
+        """Workers without a launcher, which start in a fraction of the time; killed at the end of the block."""
+        return _worlds.world(self.folder / "toy.yaml", size, settings=settings)
+
+    def failure(self) -> str:
+        """What a worker of `world` told of its failure."""
+        return str(read_failure(self.folder / "failures"))
+
     def events(self, kind: str) -> list[dict]:
         return [event for event in read_events(self.run / "log.jsonl") if event["event"] == kind]
 
@@ -158,6 +214,20 @@ def toy(tmp_path):
     one = Toy(tmp_path / "toy")
     yield one
     one.close()
+
+
+@pytest.fixture
+def make_toy(tmp_path):
+    """Further toys, by name."""
+    made = []
+
+    def make(name: str) -> Toy:
+        made.append(Toy(tmp_path / name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from emberline.train.gradients import Combined, Job, backward, forward_loss, seed_everything, shard_seed
 from emberline.train.world import World
 
+_FEWEST = 2  # rows at a time: batch norm cannot use one alone
+
 
 class Distributed:
     """Each rank computes its part of the step's rows, in as many pieces as batches are accumulated; DDP averages.
@@ -31,7 +33,7 @@ class Distributed:
         own = 0.0
         for piece, bounds in enumerate(pieces):
             # DDP averages over ranks, so a rank with more rows than others weighs more
-            share = (bounds[1] - bounds[0]) * (world.size / total if total >= world.size else 1 / rows)
+            share = (bounds[1] - bounds[0]) * (world.size / total if rows < total else 1 / total)
             seed_everything(shard_seed(job.seed, step, world.rank * self._accumulate + piece))
             with nullcontext() if piece == len(pieces) - 1 else self._alone():
                 loss = forward_loss(job, step, bounds, self._model)
@@ -43,7 +45,7 @@ class Distributed:
     def _pieces(self, step: int) -> list[tuple[int, int]]:
         """This rank's part of the step's rows, piece by piece."""
         low, high = rank_bounds(self._job.batches.plan.num_rows_of(step), self._job.world)
-        pieces = min(self._accumulate, high - low)
+        pieces = max(1, min(self._accumulate, (high - low) // _FEWEST))
         return [
             (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces)
             for piece in range(pieces)
@@ -55,7 +57,7 @@ class Distributed:
 
 
 def rank_bounds(rows: int, world: World) -> tuple[int, int]:
-    """A balanced part of a step's rows; all of them for every rank where there are fewer rows than ranks."""
-    if rows < world.size:
+    """A balanced part of a step's rows; all of them for every rank where there are too few to go round."""
+    if rows < _FEWEST * world.size:
         return 0, rows
     return world.rank * rows // world.size, (world.rank + 1) * rows // world.size

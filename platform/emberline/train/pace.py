@@ -53,7 +53,7 @@ class Snapshots:
         """Writes now, whatever the pace."""
         if not self._writes:
             return
-        if self._writer is None:
+        if self._writer is None or not self._writer.fits(tensors):
             self._writer = self._open(tensors)
             if self._writer is None:
                 return

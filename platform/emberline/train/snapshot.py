@@ -70,6 +70,10 @@ class SnapshotWriter:
             first = self._start(slot)
             self._map[first : first + _LENGTH.size + len(description)] = _LENGTH.pack(len(description)) + description
 
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether they are those that the file was made for; an optimizer has none before it first moves."""
+        return tensors.keys() == self._offsets.keys()
+
     def write(self, step: int, tensors: Tensors) -> None:
         """Copies the state into the free slot, then points the header at it."""
         slot = 1 - self._slot
