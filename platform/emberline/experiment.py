@@ -53,6 +53,9 @@ Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """Seconds, written in YAML as 90s, 10m, 2h or 7d."""
 
 
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
 class Unit(Frozen):
     """What is assigned to a variant: whoever sends this header."""
 
@@ -65,28 +68,61 @@ class Variant(Frozen):
     control: bool = False
 
 
+class Covariate(Frozen):
+    """What was known of a unit before the experiment began; takes the noise that it explains out of a metric.
+
+    Attributes:
+        metric: name of outcomes; a unit's covariate is their mean.
+        days: how far back before the experiment's first step outcomes count.
+    """
+
+    metric: MetricName
+    days: Annotated[float, Field(gt=0)] = 28.0
+
+
 class Metric(Frozen):
     """A metric: `correct` and the like come from outcomes; `error` and `latency_ms` from exposures.
 
     Attributes:
-        kind: `rate` of 0/1 values, `mean` of values, `exceedance`: the share above `above`.
+        kind: `rate` of 0/1 values, `mean` of values, `exceedance`: the share above `above`, `ratio`: the sum over all
+            units divided by the sum of `per`.
+        per: denominator of a ratio: a metric, or `requests`.
+        winsorise: bounds that a unit's value is drawn in to, lowest and highest. They are declared and not taken from
+            the data, since a bound that moves would change what was already looked at.
     """
 
-    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["rate", "mean", "exceedance"] = "rate"
+    metric: MetricName
+    kind: Literal["rate", "mean", "exceedance", "ratio"] = "rate"
     above: float | None = None
+    per: MetricName | None = None
+    winsorise: Annotated[tuple[float, ...], Field(min_length=2, max_length=2)] | None = None
+    covariate: Covariate | None = None
 
     @model_validator(mode="after")
-    def _threshold(self) -> Self:
+    def _fits_its_kind(self) -> Self:
         if (self.kind == "exceedance") != (self.above is not None):
             raise ValueError("`above` belongs to kind: exceedance, and is required there")
+        if (self.kind == "ratio") != (self.per is not None):
+            raise ValueError("`per` belongs to kind: ratio, and is required there")
+        if self.winsorise is not None and self.kind != "mean":
+            raise ValueError("`winsorise` belongs to kind: mean")
+        if self.winsorise is not None and self.winsorise[0] >= self.winsorise[1]:
+            raise ValueError("`winsorise` has the lower bound first, and they differ")
+        if self.covariate is not None and self.kind == "ratio":
+            raise ValueError("a ratio takes no `covariate`")
         return self
 
 
 class Primary(Metric):
-    """Ship when treatment minus control is above `margin` (negative: not worse by more than that)."""
+    """Ship when treatment minus control is above `margin` (negative: not worse by more than that).
+
+    Attributes:
+        decision: `anytime`: a confidence sequence, narrowest at `planned_units` and valid for ever; `planned`:
+            O'Brien-Fleming, sharper, with no decision after `planned_units`.
+    """
 
     margin: float = 0.0
+    decision: Literal["anytime", "planned"] = "anytime"
 
 
 class Guardrail(Metric):
@@ -95,17 +131,54 @@ class Guardrail(Metric):
     max_increase: float
 
 
+class Segment(Frozen):
+    """Some of the units, told apart by what was reported of them before the experiment began.
+
+    Attributes:
+        metric: name of outcomes; their mean decides. A unit without any is in no segment of this metric.
+        above: units above it.
+        at_most: units at or below it.
+    """
+
+    name: Name
+    metric: MetricName
+    above: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.above is None and self.at_most is None:
+            raise ValueError("a segment needs `above` or `at_most`")
+        return self
+
+
+class Agreement(Frozen):
+    """When two answers to one request agree: the same label, or scores at most `within` apart."""
+
+    by: Literal["label", "score"] = "label"
+    within: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _distance(self) -> Self:
+        if self.within and self.by == "label":
+            raise ValueError("labels have no distance; `within` belongs to by: score")
+        return self
+
+
 class Until(Frozen):
     """When a ramp step ends. Without a condition but `max_wait`, the step lasts that long.
 
     Attributes:
         min_units: units seen in this step, over all variants.
         disagreement_below: the shadow's share of differing labels is certified to be below this.
+        accuracy_above: the shadow's accuracy minus the control's over the same requests is certified to be above this,
+            once outcomes of the primary metric, and of `shadow_<metric>`, tell which answers were right.
         max_wait: a condition not met by then leaves the experiment inconclusive, and traffic goes back to the control.
     """
 
     min_units: Annotated[int, Field(ge=1)] | None = None
     disagreement_below: Annotated[float, Field(gt=0, lt=1)] | None = None
+    accuracy_above: Annotated[float, Field(gt=-1, lt=1)] | None = None
     max_wait: Duration | None = None
 
 
@@ -120,6 +193,9 @@ class RampStep(Frozen):
     def _one_of(self) -> Self:
         if (self.shadow is None) == (self.weight is None):
             raise ValueError("a step has either `shadow` or `weight`")
+        pairs = {"disagreement_below", "accuracy_above"} & self.until.model_dump(exclude_none=True).keys()
+        if self.weight is not None and pairs:
+            raise ValueError(f"`{pairs.pop()}` belongs to a shadow: a step with a weight has no pairs of answers")
         return self
 
 
@@ -131,6 +207,10 @@ class Spec(Frozen):
     variants: Annotated[tuple[Variant, ...], Field(min_length=2, max_length=2)]
     primary: Primary
     guardrails: tuple[Guardrail, ...] = ()
+    secondary: tuple[Metric, ...] = ()
+    """Reported beside the primary, with segments, at a level of their own that Holm's method shares; decide nothing."""
+    segments: tuple[Segment, ...] = ()
+    agreement: Agreement = Agreement()
     ramp: Annotated[tuple[RampStep, ...], Field(min_length=1)]
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     planned_units: Annotated[int, Field(ge=2)] | None = None
@@ -151,6 +231,18 @@ class Spec(Frozen):
             raise ValueError(f"a step with weight {TOTAL_WEIGHT} has no control to compare with; shipping does that")
         if self.ramp[-1].weight is None:
             raise ValueError("the last step of a ramp has a weight: it asks the primary metric")
+        return self
+
+    @model_validator(mode="after")
+    def _statistics(self) -> Self:
+        if self.primary.decision == "planned" and self.planned_units is None:
+            raise ValueError("`decision: planned` needs `planned_units`; `emberline plan` computes it")
+        names = [segment.name for segment in self.segments]
+        if len(names) != len(set(names)):
+            raise ValueError("segments need names of their own")
+        shares = self.primary.kind == "rate" and self.agreement.by == "label"
+        if not shares and any(step.until.accuracy_above is not None for step in self.ramp):
+            raise ValueError("`accuracy_above` needs a primary of kind: rate and agreement by label")
         return self
 
     @property
@@ -189,6 +281,7 @@ class Status(Frozen):
         shadow: share of live requests mirrored to the treatment.
         since: Unix time at which this step began, seconds; observations of a step begin here. 0 while routers have
             not confirmed the step's configuration yet. Of an ended one, when it ended: the last decides for its model.
+        began: Unix time at which the first step began; covariates and segments are older than it.
         revision: counts what routers have to change; part of the configuration version that they report.
         spec_digest: of the spec this status was made for; a change in mid-flight makes the experiment invalid.
         judged: the step that the verdict was passed on, once there is one.
@@ -199,6 +292,7 @@ class Status(Frozen):
     weights: dict[str, int] = {}
     shadow: float = 0.0
     since: float = 0.0
+    began: float = 0.0
     revision: int = 0
     reason: str = ""
     spec_digest: str = ""
@@ -216,7 +310,8 @@ class Experiment(Frozen):
 
     @property
     def spec_digest(self) -> str:
-        return digest_of(self.spec.model_dump(mode="json"))
+        """Fields at their default don't count, so that a field added later changes no experiment that is running."""
+        return digest_of(self.spec.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def config_version(self) -> str:

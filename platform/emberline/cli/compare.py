@@ -8,6 +8,7 @@ def compare(
     data: Path = Path("data"),
     report: Path = Path("report"),
     experiments: Path = Path("state/experiments"),
+    segment: tuple[str, ...] = (),
 ) -> None:
     """Assess experiments from their exposures and outcomes; print a table and write a report.
 
@@ -18,6 +19,8 @@ def compare(
         data: Folder of exposures and outcomes.
         report: Folder for the reports: <name>/index.html, its pictures, and assessment.json.
         experiments: Where the status of an experiment is, if it is not beside its file.
+        segment: Units to look at apart, such as "tenure_days > 30"; not declared in the experiment, so marked as
+            exploratory. May be given several times.
     """
     from rich.console import Console
 
@@ -27,6 +30,6 @@ def compare(
     console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 110
-    for look, page in compare_experiments(experiment, data, report, experiments):
+    for look, page in compare_experiments(experiment, data, report, experiments, segment):
         console.print(render(look))
         console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -2,31 +2,28 @@
 
 Error rates: the primary is asked in the last step alone, at the experiment's alpha. Guardrails share alpha evenly over
 all of them in all weighted steps (Bonferroni), shadow steps share it among themselves: so a version that is as good as
-the control is stopped by a guardrail, ever, with probability at most alpha, however often one looks.
+the control is stopped by a guardrail, ever, with probability at most alpha, however often one looks. Secondary metrics
+and segments decide nothing; Holm's method shares one further alpha among all of them.
 """
 
-import math
+from collections.abc import Sequence
 
-from emberline.compare.assessment import ArmResult, Assessment, MetricResult, PairsResult, Side, Verdict
-from emberline.compare.confidence_sequence import Interval, difference_of_means
-from emberline.compare.disagreement import share_of
-from emberline.compare.margin import side_of
-from emberline.compare.moments import Moments
-from emberline.compare.observations import Observations, metric_key
-from emberline.compare.share_difference import difference_of_shares
+from emberline.compare.assess_shadow import assess_pairs, judge_shadow
+from emberline.compare.assessment import ArmResult, Assessment, MetricResult, Verdict
+from emberline.compare.metrics import MIN_UNITS, planned_units, results, secondary_results
+from emberline.compare.observations import Observations
 from emberline.compare.validity import SPEC_CHANGED, objections, ratio_p, spec_changed, step_weights
-from emberline.experiment import Experiment, Guardrail, Metric, Primary, RampStep
-
-MIN_UNITS = 50
-"""Units an arm needs before an interval is believed: the sequence is an asymptotic one."""
-DEFAULT_PLANNED_UNITS = 5000
+from emberline.experiment import Experiment, RampStep, Segment
 
 
-def assess(experiment: Experiment, seen: Observations, now: float) -> Assessment:
+def assess(
+    experiment: Experiment, seen: Observations, now: float, *, exploratory: Sequence[Segment] = ()
+) -> Assessment:
     """Judges the step that `seen` was observed in.
 
     Args:
         now: Unix time; `max_wait` counts from the step's confirmation.
+        exploratory: segments that were observed without having been declared; reported, with no claim.
     """
     window = experiment.window
     if window is None or spec_changed(experiment):
@@ -34,16 +31,18 @@ def assess(experiment: Experiment, seen: Observations, now: float) -> Assessment
     step = experiment.spec.ramp[window.step]
     waited_s = max(0.0, (window.until or now) - window.since)
     against = tuple(objections(experiment, step, seen))
-    metrics = () if step.shadow is not None else _metrics(experiment, seen)
-    pairs = _pairs(experiment, step, seen) if step.shadow is not None else None
+    metrics = () if step.shadow is not None else results(experiment, seen)
+    secondary = () if step.shadow is not None else secondary_results(experiment, seen, exploratory)
+    pairs = assess_pairs(experiment, step, seen) if step.shadow is not None else None
     verdict: Verdict = "invalid"
     advance, reasons = False, against
     if not against and pairs is not None:
-        verdict, advance, reasons = _judge_shadow(step, pairs, waited_s)
+        verdict, advance, reasons = judge_shadow(step, pairs, waited_s)
     elif not against:
         last = window.step == len(experiment.spec.ramp) - 1
         units = sum(seen.arm(name).units for name in step_weights(experiment, step))
-        verdict, advance, reasons = _judge_weighted(step, metrics, units, waited_s, last=last)
+        planned = planned_units(experiment)
+        verdict, advance, reasons = _judge_weighted(step, metrics, units, waited_s, planned, last=last)
     return Assessment(
         experiment=experiment.name,
         verdict=verdict,
@@ -56,6 +55,7 @@ def assess(experiment: Experiment, seen: Observations, now: float) -> Assessment
         waited_s=waited_s,
         arms=_arms(experiment, step, seen),
         metrics=metrics,
+        secondary=secondary,
         pairs=pairs,
         sample_ratio_p=ratio_p(experiment, step, seen),
         crossed=seen.crossed,
@@ -80,27 +80,8 @@ def _nothing_to_judge(experiment: Experiment, now: float) -> Assessment:
 Judgement = tuple[Verdict, bool, tuple[str, ...]]
 
 
-def _judge_shadow(step: RampStep, pairs: PairsResult, waited_s: float) -> Judgement:
-    rate = f"{pairs.disagreements} of {pairs.pairs} pairs disagree, at most {pairs.upper:.2%}"
-    if pairs.side == "above":
-        return "stop", False, (f"disagreement is at least {pairs.lower:.2%}, above {pairs.limit:.2%}", rate)
-    over = step.until.max_wait is not None and waited_s >= step.until.max_wait
-    units_wanted = step.until.min_units
-    if pairs.limit is not None:
-        done = pairs.side == "below"
-        wanted = f"disagreement certified below {pairs.limit:.2%}"
-    else:
-        done = pairs.pairs >= max(MIN_UNITS, units_wanted or 0) and (over or step.until.max_wait is None)
-        wanted = f"{max(MIN_UNITS, units_wanted or 0)} pairs" if not over else "pairs"
-    if done:
-        return "running", True, (rate,)
-    if over:
-        return "inconclusive", False, (f"no {wanted} within {step.until.max_wait:g} s", rate)
-    return "running", False, (f"waiting for {wanted}", rate)
-
-
 def _judge_weighted(
-    step: RampStep, metrics: tuple[MetricResult, ...], units: int, waited_s: float, *, last: bool
+    step: RampStep, metrics: tuple[MetricResult, ...], units: int, waited_s: float, planned: int, *, last: bool
 ) -> Judgement:
     primary, guardrails = metrics[0], metrics[1:]
     breached = tuple(_breach(result) for result in guardrails if result.side == "above")
@@ -108,18 +89,29 @@ def _judge_weighted(
         return "stop", False, breached
     missing = _missing(step, primary, guardrails, units, last=last)
     over = step.until.max_wait is not None and waited_s >= step.until.max_wait
-    if last:
-        if primary.side == "below":
-            return "stop", False, (f"{_interval(primary)}: wholly below the margin {primary.limit:g}",)
-        if primary.side == "above" and not missing:
-            return "ship", False, (f"{_interval(primary)}: wholly above the margin {primary.limit:g}",)
-        if primary.side == "open":
-            missing = (f"{_interval(primary)}: holds the margin {primary.limit:g}", *missing)
-    elif not missing and (over or step.until.min_units is not None or step.until.max_wait is None):
+    if last and (end := _decision(primary, missing, planned)) is not None:
+        return end
+    if last and primary.side == "open":
+        missing = (f"{_interval(primary)}: holds the margin {primary.limit:g}", *missing)
+    elif not last and not missing and (over or step.until.min_units is not None or step.until.max_wait is None):
         return "running", True, (f"{units} units and no guardrail breached",)
     if over:
         return "inconclusive", False, (f"no decision within {step.until.max_wait:g} s", *missing)
     return "running", False, missing or (f"waiting until {step.until.max_wait:g} s have passed",)
+
+
+def _decision(primary: MetricResult, missing: tuple[str, ...], planned: int) -> Judgement | None:
+    """What the last step's primary decides; None while it is open."""
+    if primary.side == "below":
+        return "stop", False, (f"{_interval(primary)}: wholly below the margin {primary.limit:g}",)
+    if primary.side == "above" and not missing:
+        better = " and above 0: better than the control" if primary.limit < 0 < (primary.lower or 0) else ""
+        return "ship", False, (f"{_interval(primary)}: wholly above the margin {primary.limit:g}{better}",)
+    at_the_end = primary.control_units + primary.treatment_units >= planned
+    if primary.method == "planned" and primary.side == "open" and at_the_end:
+        fact = f"{_interval(primary)}: holds the margin {primary.limit:g} at the planned {planned} units"
+        return "inconclusive", False, (fact, *missing)
+    return None
 
 
 def _missing(
@@ -137,68 +129,6 @@ def _missing(
         if result.side == "waiting"
     ]
     return tuple(missing)
-
-
-def _metrics(experiment: Experiment, seen: Observations) -> tuple[MetricResult, ...]:
-    spec = experiment.spec
-    weighted = sum(step.weight is not None for step in spec.ramp)
-    guardrail_alpha = spec.alpha / max(1, len(spec.guardrails) * weighted)
-    return (
-        _result(experiment, spec.primary, seen, spec.alpha),
-        *(_result(experiment, guardrail, seen, guardrail_alpha) for guardrail in spec.guardrails),
-    )
-
-
-def _result(experiment: Experiment, metric: Primary | Guardrail, seen: Observations, alpha: float) -> MetricResult:
-    key = metric_key(metric)
-    spec = experiment.spec
-    control, treatment = (seen.arm(arm.name).metrics.get(key, Moments()) for arm in (spec.control, spec.treatment))
-    limit = metric.margin if isinstance(metric, Primary) else metric.max_increase
-    interval = difference(metric, control, treatment, alpha=alpha, planned_units=planned_units(experiment))
-    known = min(control.count, treatment.count) >= MIN_UNITS and math.isfinite(interval.lower)
-    side: Side = side_of(interval, limit) if known else "waiting"
-    return MetricResult(
-        metric=key,
-        role="primary" if isinstance(metric, Primary) else "guardrail",
-        control=control.mean if control.count else None,
-        treatment=treatment.mean if treatment.count else None,
-        control_units=control.count,
-        treatment_units=treatment.count,
-        difference=interval.estimate if control.count and treatment.count else None,
-        lower=interval.lower if known else None,
-        upper=interval.upper if known else None,
-        limit=limit,
-        alpha=alpha,
-        side=side,
-    )
-
-
-def difference(metric: Metric, control: Moments, treatment: Moments, *, alpha: float, planned_units: int) -> Interval:
-    """The confidence sequence that fits a metric's kind."""
-    method = difference_of_means if metric.kind == "mean" else difference_of_shares
-    return method(control, treatment, alpha=alpha, planned_units=planned_units)
-
-
-def planned_units(experiment: Experiment) -> int:
-    return experiment.spec.planned_units or DEFAULT_PLANNED_UNITS
-
-
-def _pairs(experiment: Experiment, step: RampStep, seen: Observations) -> PairsResult:
-    num_shadows = sum(one.shadow is not None for one in experiment.spec.ramp)
-    interval = share_of(seen.disagreements, seen.pairs, alpha=experiment.spec.alpha / num_shadows)
-    limit = step.until.disagreement_below
-    side: Side = "waiting"
-    if limit is not None and seen.pairs >= MIN_UNITS:
-        side = side_of(interval, limit)
-    return PairsResult(
-        pairs=seen.pairs,
-        disagreements=seen.disagreements,
-        rate=interval.estimate,
-        lower=interval.lower,
-        upper=interval.upper,
-        limit=limit,
-        side=side,
-    )
 
 
 def _arms(experiment: Experiment, step: RampStep, seen: Observations) -> tuple[ArmResult, ...]:

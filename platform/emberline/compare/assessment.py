@@ -14,10 +14,16 @@ class MetricResult(Frozen):
     Attributes:
         limit: the primary's margin or the guardrail's max_increase.
         side: where the whole interval lies beside the limit; `waiting` while an arm has too few units to say.
+            A secondary metric's limit is 0, and its side `open` until Holm's adjusted p-value allows the claim.
+        method: of the interval: one that may be looked at at any time, or that of a decision planned at a size.
+        variance_ratio: what the covariate left of the variance; 1 without one.
+        segment: the units that it is about; None for all.
+        exploratory: the segment was not declared before; no claim can be made.
+        p, p_adjusted: of no difference, valid at any look, alone and by Holm's method; None where nothing is claimed.
     """
 
     metric: str
-    role: Literal["primary", "guardrail"]
+    role: Literal["primary", "guardrail", "secondary", "segment"]
     control: float | None
     treatment: float | None
     control_units: int
@@ -28,6 +34,41 @@ class MetricResult(Frozen):
     limit: float
     alpha: float
     side: Side
+    method: Literal["anytime", "planned"] = "anytime"
+    variance_ratio: float = 1.0
+    segment: str | None = None
+    exploratory: bool = False
+    p: float | None = None
+    p_adjusted: float | None = None
+
+
+class AccuracyResult(Frozen):
+    """Which version is right more often, from labels of the requests on which they disagree.
+
+    Attributes:
+        difference: the treatment's accuracy minus the control's.
+        unlabelled: disagreements that a label may still decide; the interval holds every such label.
+    """
+
+    labelled: int
+    unlabelled: int
+    better: int
+    worse: int
+    difference: float
+    lower: float
+    upper: float
+    limit: float | None
+    side: Side
+
+
+class NoiseResult(Frozen):
+    """How often the control disagrees with itself: no version can be held to less."""
+
+    pairs: int
+    disagreements: int
+    rate: float
+    lower: float
+    upper: float
 
 
 class PairsResult(Frozen):
@@ -40,6 +81,8 @@ class PairsResult(Frozen):
     upper: float
     limit: float | None
     side: Side
+    noise: NoiseResult | None = None
+    accuracy: AccuracyResult | None = None
 
 
 class ArmResult(Frozen):
@@ -59,6 +102,7 @@ class Assessment(Frozen):
         reasons: why, the most important first; never empty.
         step: index into the ramp; None before routers have taken the first configuration.
         waited_s: since the step began.
+        secondary: further metrics, and the primary in segments; they decide nothing.
         sample_ratio_p: sequential p-value; None where the step has one arm.
     """
 
@@ -73,6 +117,7 @@ class Assessment(Frozen):
     waited_s: float = 0.0
     arms: tuple[ArmResult, ...] = ()
     metrics: tuple[MetricResult, ...] = ()
+    secondary: tuple[MetricResult, ...] = ()
     pairs: PairsResult | None = None
     sample_ratio_p: float | None = None
     crossed: int = 0

@@ -47,6 +47,19 @@ def half_width(variance_of_mean: float, units: int, *, alpha: float, planned_uni
     return math.sqrt(variance_of_mean * factor)
 
 
+def p_value(estimate: float, variance_of_mean: float, units: int, *, alpha: float, planned_units: int) -> float:
+    """Smallest level at which the sequence, tuned for `alpha`, leaves 0 out: valid at every look.
+
+    1 where nothing varies.
+    """
+    if not variance_of_mean or not math.isfinite(variance_of_mean):
+        return 1.0
+    rho2 = tuning(alpha, planned_units)
+    spread = units * rho2 + 1
+    exponent = estimate * estimate / variance_of_mean * units * rho2 / (2 * spread)
+    return min(1.0, math.sqrt(spread) * math.exp(-exponent))
+
+
 def tuning(alpha: float, planned_units: int) -> float:
     """The sequence's parameter, squared, that makes the interval narrowest at `planned_units`."""
     twice = -2 * math.log(alpha)

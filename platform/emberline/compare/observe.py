@@ -1,32 +1,43 @@
-"""Exposures and outcomes of one ramp step, read partition after partition in bounded memory.
+"""Exposures and outcomes of one ramp step, read partition after partition in bounded memory, by DuckDB.
 
-Rows of one unit meet in one partition, so each partition is joined alone and the sums add up. Rows that are there twice
-(a shipper that was killed between writing and noting it) count once.
+Rows of one unit meet in one partition, so each partition is joined alone and the sums add up. A partition too large for
+memory is read in slices of its units. Rows that are there twice (a shipper that was killed between writing and noting
+it) count once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from emberline.compare import queries
-from emberline.compare.moments import Moments
-from emberline.compare.observations import Arm, Observations, metric_key
+from emberline.compare.observations import Observations
+from emberline.compare.sums import Question, observe_rows, total
 from emberline.errors import EmberlineError
-from emberline.experiment import Experiment, Metric, Window
+from emberline.experiment import Experiment, Segment
+from emberline.exposure import EXPOSURES, OUTCOMES
 
 MEMORY_LIMIT = "512MB"
-BATCH_BYTES = 8 << 20  # of compressed Parquet; some ten times that in memory
-_FOREVER_US = 1 << 62
+BATCH_BYTES = 48 << 20  # of compressed Parquet: partitions that are read together
+SLICE_BYTES = 160 << 20  # above it, a partition is read in slices; some three times that in memory
 
 
-def observe(experiment: Experiment, data: Path, *, until: float | None = None, threads: int = 2) -> Observations:
+def observe(
+    experiment: Experiment,
+    data: Path,
+    *,
+    until: float | None = None,
+    threads: int = 2,
+    exploratory: Sequence[Segment] = (),
+) -> Observations:
     """Sums of the step that the experiment is in, or of the one it was judged on; nothing seen is no error.
 
     Args:
         data: folder of `exposures/` and `outcomes/`.
         until: Unix time; later rows do not count.
+        exploratory: segments to look at that the experiment did not declare.
 
     Raises:
         EmberlineError: a file is broken, or went away while it was read.
@@ -34,21 +45,28 @@ def observe(experiment: Experiment, data: Path, *, until: float | None = None, t
     window = experiment.window
     if window is None:
         return Observations()
+    asked = Question(experiment, window, until, tuple(exploratory))
     try:
         with duckdb.connect(":memory:", config={"memory_limit": MEMORY_LIMIT, "threads": threads}) as connection:
-            found = Observations()
-            for exposures, outcomes in _batches(data):
-                found += _observe_batch(
-                    connection, experiment, window, exposures=exposures, outcomes=outcomes, until=until
-                )
-            return found
+            connection.execute("SET preserve_insertion_order = false")
+            engine = DuckDB(connection)
+            return total(_observe_batch(engine, asked, batch) for batch in _batches(data))
     except (duckdb.Error, FileNotFoundError) as error:
         hint = "a file that retention removed meanwhile is gone at the next look; a broken one names itself above"
         raise EmberlineError(f"rows cannot be read: {error}", place=data, hint=hint) from error
 
 
-def _batches(data: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Files of exposures and outcomes, whole partitions at a time, as many together as `BATCH_BYTES` allow.
+@dataclass(frozen=True)
+class Batch:
+    """Files of whole partitions, and how many slices of their units fit into memory."""
+
+    exposures: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    slices: int = 1
+
+
+def _batches(data: Path) -> Iterator[Batch]:
+    """Whole partitions, as many together as `BATCH_BYTES` allow.
 
     Young experiments have many small files: one query over all of them costs a tenth of one a partition.
     """
@@ -58,70 +76,55 @@ def _batches(data: Path) -> Iterator[tuple[list[str], list[str]]]:
         exposures += sorted(partition.glob("*.parquet"))
         outcomes += sorted((data / "outcomes" / partition.name).glob("*.parquet"))
         if sum(path.stat().st_size for path in (*exposures, *outcomes)) > BATCH_BYTES:
-            yield [str(path) for path in exposures], [str(path) for path in outcomes]
+            yield _batch(exposures, outcomes)
             exposures, outcomes = [], []
     if exposures:
-        yield [str(path) for path in exposures], [str(path) for path in outcomes]
+        yield _batch(exposures, outcomes)
 
 
-def _observe_batch(
-    connection: duckdb.DuckDBPyConnection,
-    experiment: Experiment,
-    window: Window,
-    *,
-    exposures: Sequence[str],
-    outcomes: Sequence[str],
-    until: float | None,
-) -> Observations:
-    """Sums of some whole partitions.
+def _batch(exposures: Sequence[Path], outcomes: Sequence[Path]) -> Batch:
+    size = sum(path.stat().st_size for path in (*exposures, *outcomes))
+    return Batch(tuple(map(str, exposures)), tuple(map(str, outcomes)), math.ceil(size / SLICE_BYTES))
 
-    Only exposures stop counting at the window's end: labels that arrive after the verdict belong to requests before it.
-    """
-    metrics = metrics_of(experiment)
-    outcomes_until_us = _microseconds(until)
-    exposures_until_us = min(outcomes_until_us, _microseconds(window.until))
-    connection.execute(
-        queries.EXPOSED,
-        {
-            "files": exposures,
-            "experiment": experiment.name,
-            "config_version": window.config_version,
-            "since_us": _microseconds(window.since),
-            "until_us": exposures_until_us,
-        },
+
+def _observe_batch(engine: "DuckDB", asked: Question, batch: Batch) -> Observations:
+    engine.open("exposures", EXPOSURES, batch.exposures)
+    engine.open("outcomes", OUTCOMES, batch.outcomes)
+    slices = (
+        [f"hash(unit) % {batch.slices} = {index}" for index in range(batch.slices)] if batch.slices > 1 else ["TRUE"]
     )
-    connection.execute(queries.UNITS)
-    wanted = sorted({metric.metric for metric in metrics} - set(queries.EXPOSURE_METRICS))
-    if outcomes and wanted:
-        named = {"files": outcomes, "metrics": wanted, "until_us": outcomes_until_us}
-        connection.execute(queries.OUTCOMES, named)
-    else:
-        connection.execute(queries.NO_OUTCOMES)
-    return _sums(
-        connection.execute(queries.COUNTS).fetchall(),
-        connection.execute(queries.moments(metrics)).fetchall(),
-        connection.execute(queries.PAIRS).fetchall()[0],
-    )
+    return total(observe_rows(engine, asked, where) for where in slices)
 
 
-def metrics_of(experiment: Experiment) -> tuple[Metric, ...]:
-    """The experiment's metrics, each once."""
-    distinct = {metric_key(metric): metric for metric in (experiment.spec.primary, *experiment.spec.guardrails)}
-    return tuple(distinct.values())
+@dataclass(frozen=True)
+class DuckDB:
+    """An engine over files, in tables of its own."""
 
+    connection: duckdb.DuckDBPyConnection
+    kinds: dict[str, str] = field(default_factory=dict)  # whether a name is a table or a view, by name
 
-def _sums(counts: list[Any], moments: list[Any], pairs: tuple[int, int]) -> Observations:
-    """Rows of `COUNTS`, `moments()` and `PAIRS` as observations."""
-    values: dict[str, dict[str, Moments]] = {}
-    for variant, key, count, total, m2 in moments:
-        values.setdefault(variant, {})[key] = Moments.of(count, total, m2)
-    arms = {
-        variant: Arm(units, requests, fallbacks, values.get(variant, {}))
-        for variant, crossed, units, requests, fallbacks in counts
-        if not crossed
-    }
-    return Observations(arms, sum(row[2] for row in counts if row[1]), *pairs)
+    def open(self, name: str, schema: Any, files: Sequence[str]) -> None:
+        """Gives files a name; without any, the name of an empty table."""
+        if files:
+            paths = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            rows = f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608 - quoted
+            self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
+        else:
+            self.connection.register(name, schema.empty_table())
 
+    def key(self, column: str) -> str:
+        """64 bits in place of 32 characters.
 
-def _microseconds(time: float | None) -> int:
-    return _FOREVER_US if time is None else int(time * 1e6)
+        Two ids that share a key would be taken for one. Of a partition's million units that happens once in 37 million
+        looks, and a request's key counts together with its unit's.
+        """
+        return f"hash({column})"
+
+    def define(self, name: str, select: str, *, keep: bool = True) -> None:
+        if (before := self.kinds.get(name)) is not None:
+            self.connection.execute(f"DROP {before} {name}")
+        kind = self.kinds[name] = "TABLE" if keep else "VIEW"
+        self.connection.execute(f"CREATE TEMP {kind} {name} AS {select}")
+
+    def fetch(self, select: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(select).fetchall()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emberline.compare.assess import planned_units
+from emberline.compare.metrics import planned_units
 from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin
 from emberline.errors import InvalidSetting
 from emberline.experiment import TOTAL_WEIGHT, Experiment

@@ -8,11 +8,12 @@ import jinja2
 from emberline import storage
 from emberline.compare import chart
 from emberline.compare.assessment import Assessment
-from emberline.compare.table import interval_text
+from emberline.compare.table import claim_text, interval_text, pairs_lines
 from emberline.experiment import Experiment
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("emberline.compare", "."), autoescape=True)
 """Page parts; other floors' pages include them."""
+_WORDS = {"interval_text": interval_text, "claim_text": claim_text, "pairs_lines": pairs_lines}
 
 
 def write_report(folder: Path, experiment: Experiment, look: Assessment, looks: Sequence[Assessment]) -> Path:
@@ -51,10 +52,10 @@ def charts_of(look: Assessment, looks: Sequence[Assessment]) -> dict[str, str]:
 def render_page(experiment: Experiment, look: Assessment, charts: dict[str, str]) -> str:
     """The page, its pictures inside."""
     template = TEMPLATES.get_template("report.html.j2")
-    return template.render(experiment=experiment, look=look, charts=charts, interval_text=interval_text)
+    return template.render(experiment=experiment, look=look, charts=charts, **_WORDS)
 
 
 def render_assessment(experiment: Experiment, look: Assessment, charts: dict[str, str]) -> str:
     """The page's inside alone, for pages that have more to show."""
     template = TEMPLATES.get_template("assessment.html.j2")
-    return template.render(experiment=experiment, look=look, charts=charts, interval_text=interval_text)
+    return template.render(experiment=experiment, look=look, charts=charts, **_WORDS)

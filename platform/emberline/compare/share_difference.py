@@ -20,7 +20,12 @@ def difference_of_shares(control: Moments, treatment: Moments, *, alpha: float, 
     estimate = treatment.mean - control.mean
     if not control.count or not treatment.count:
         return Interval(estimate, -math.inf, math.inf)
-    pooled = (control + treatment).with_extremes().variance
-    variance = sum(max(pooled, arm.with_extremes().variance) / arm.count for arm in (control, treatment))
+    variance = variance_of_share_difference(control, treatment)
     half = half_width(variance, control.count + treatment.count, alpha=alpha, planned_units=planned_units)
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def variance_of_share_difference(control: Moments, treatment: Moments) -> float:
+    """Of arms that both have values."""
+    pooled = (control + treatment).with_extremes().variance
+    return sum(max(pooled, arm.with_extremes().variance) / arm.count for arm in (control, treatment))

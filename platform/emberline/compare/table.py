@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from emberline.compare.assessment import Assessment, MetricResult
+from emberline.compare.assessment import Assessment, MetricResult, PairsResult
 from emberline.compare.plan import Plan
 
 VERDICT_STYLES = {
@@ -31,11 +31,10 @@ def _parts(look: Assessment) -> Iterator[RenderableType]:
         yield _arms(look)
     if look.metrics:
         yield _metrics(look)
+    if look.secondary:
+        yield _secondary(look)
     if look.pairs is not None:
-        pairs = look.pairs
-        limit = "" if pairs.limit is None else f"; limit {pairs.limit:.2%}"
-        interval = f"[{pairs.lower:.2%}, {pairs.upper:.2%}]"
-        yield Text(f"shadow: {pairs.disagreements} of {pairs.pairs} pairs disagree, {interval}{limit}")
+        yield from map(Text, pairs_lines(look.pairs))
     if look.sample_ratio_p is not None:
         yield Text(f"sample ratio: p = {look.sample_ratio_p:.3g}; units in both variants: {look.crossed}")
     verdict = Text.assemble(("verdict: ", "bold"), (look.verdict, VERDICT_STYLES[look.verdict]))
@@ -70,6 +69,54 @@ def _metrics(look: Assessment) -> Table:
             f"{result.alpha:.3g}",
         )
     return table
+
+
+def _secondary(look: Assessment) -> Table:
+    table = Table("metric", "segment", box=box.SIMPLE_HEAD)
+    for heading in ("control", "treatment", "difference", "confidence sequence", "p, by Holm"):
+        table.add_column(heading, justify="right")
+    for result in look.secondary:
+        table.add_row(
+            result.metric,
+            result.segment or "all",
+            _number(result.control),
+            _number(result.treatment),
+            _number(result.difference, "+.4f"),
+            interval_text(result),
+            claim_text(result),
+        )
+    return table
+
+
+def claim_text(result: MetricResult) -> str:
+    """What may be claimed of a secondary metric or a segment."""
+    if result.exploratory:
+        return "exploratory: no claim"
+    if result.p_adjusted is None:
+        return "-"
+    words = {"above": ": higher", "below": ": lower"}.get(result.side, "")
+    return f"{result.p_adjusted:.3g}{words}"
+
+
+def pairs_lines(pairs: PairsResult) -> list[str]:
+    """The shadow in words."""
+    limit = "" if pairs.limit is None else f"; limit {pairs.limit:.2%}"
+    interval = f"[{pairs.lower:.2%}, {pairs.upper:.2%}]"
+    lines = [f"shadow: {pairs.disagreements} of {pairs.pairs} pairs disagree, {interval}{limit}"]
+    if pairs.noise is not None:
+        noise = pairs.noise
+        interval = f"[{noise.lower:.2%}, {noise.upper:.2%}]"
+        lines.append(
+            f"noise: the control disagrees with itself in {noise.disagreements} of {noise.pairs} pairs, {interval}"
+        )
+    if pairs.accuracy is not None:
+        found = pairs.accuracy
+        limit = "" if found.limit is None else f"; limit {found.limit:+g}"
+        lines.append(
+            f"accuracy over the same requests: {found.difference:+.4f} in [{found.lower:+.4f}, {found.upper:+.4f}]"
+            f"{limit}; {found.better} better, {found.worse} worse, {found.unlabelled} without a label"
+        )
+    return lines
 
 
 def interval_text(result: MetricResult) -> str:

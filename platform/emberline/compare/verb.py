@@ -1,7 +1,9 @@
 """What `emberline compare` does: assess, then leave a report for each experiment."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emberline.compare.assess import assess
@@ -9,15 +11,24 @@ from emberline.compare.assessment import Assessment
 from emberline.compare.history import read_looks
 from emberline.compare.observe import observe
 from emberline.compare.report import write_report
+from emberline.compare.routed import read_routed
 from emberline.errors import InvalidSetting, MissingFile
-from emberline.experiment import Experiment, load_experiment, status_path
+from emberline.experiment import Experiment, Segment, load_experiment, status_path
 from emberline.recipe import read_yaml
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_SEGMENT = re.compile(
+    rf"^(?P<metric>[a-z][a-z0-9_]*)(?:\s*>\s*(?P<above>{_NUMBER}))?(?:\s*<=\s*(?P<at_most>{_NUMBER}))?$"
+)
 
 
 def compare_experiments(
-    paths: Sequence[Path], data: Path, report: Path, experiments: Path
+    paths: Sequence[Path], data: Path, report: Path, experiments: Path, segments: Sequence[str] = ()
 ) -> Iterator[tuple[Assessment, Path]]:
     """Each experiment's assessment, with the page that was written for it.
+
+    Args:
+        segments: to look at without having been declared, such as `tenure_days > 30`.
 
     Raises:
         MissingFile: no experiment was named and none runs, or the data's folder is not there.
@@ -25,6 +36,7 @@ def compare_experiments(
     if not data.is_dir():
         hint = "`emberline up` and `make demo` make it as they run; name another by --data"
         raise MissingFile(data, "the folder of exposures and outcomes", hint=hint)
+    exploratory = tuple(map(parse_segment, segments))
     found = tuple(paths) or tuple(sorted(experiments.glob("*.yaml")))
     if not found:
         hint = "`emberline up` starts the recipe's experiment; or name an Experiment file"
@@ -32,9 +44,26 @@ def compare_experiments(
     for path in found:
         experiment, folder = find_experiment(path, experiments)
         now = time.time()
-        look = assess(experiment, observe(experiment, data, until=now), now)
+        seen = observe(experiment, data, until=now, exploratory=exploratory)
+        seen = replace(seen, routed=read_routed(folder, experiment))
+        look = assess(experiment, seen, now, exploratory=exploratory)
         looks = tuple(past for past in read_looks(folder, experiment.name) if past.at <= now)
         yield look, write_report(report / experiment.name, experiment, look, looks)
+
+
+def parse_segment(text: str) -> Segment:
+    """A segment from `metric > number`, `metric <= number`, or both: `age > 18 <= 30`.
+
+    Raises:
+        InvalidSetting: it is none.
+    """
+    match = _SEGMENT.match(text.strip())
+    if match is None or match["above"] is match["at_most"] is None:
+        required = "`metric > number`, `metric <= number` or both"
+        raise InvalidSetting("compare", "--segment", text, required, hint='--segment "tenure_days > 30"')
+    bounds = {name: float(match[name]) for name in ("above", "at_most") if match[name] is not None}
+    name = "-".join(re.findall(r"[a-z0-9]+", text.lower().replace("<=", "to").replace(">", "above")))[:40].strip("-")
+    return Segment(name=name, metric=match["metric"], **bounds)
 
 
 def find_experiment(path: Path, experiments: Path) -> tuple[Experiment, Path]:

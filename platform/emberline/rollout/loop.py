@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emberline.compare.assess import assess
@@ -14,12 +14,14 @@ from emberline.compare.assessment import Assessment
 from emberline.compare.history import history_path, keep_look
 from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
+from emberline.compare.routed import Routed, load_routed, write_routed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status
 from emberline.rollout import audit, phases
 from emberline.rollout.retire import Servers, retire
-from emberline.rollout.routers import has_taken
+from emberline.rollout.routers import has_taken, num_routed
 from emberline.rollout.store import Store
+from emberline.route.clusters import cluster_name
 from emberline.runlog import RunLog
 
 
@@ -105,7 +107,8 @@ class Rollout:
 
     def _judge(self, experiment: Experiment) -> None:
         now = time.time()
-        look = assess(experiment, observe(experiment, self.data, until=now), now)
+        routed = self._routed(experiment, now)
+        look = assess(experiment, replace(observe(experiment, self.data, until=now), routed=routed), now)
         kept = keep_look(self.folder, look, self.last_looks.get(experiment.name))
         if kept is not None:
             self.last_looks[experiment.name] = kept
@@ -115,6 +118,22 @@ class Rollout:
             self._say(experiment.name, f"{where}: {'; '.join(look.reasons)}", look=True)
             return
         self._decide(experiment, "advance" if look.advance else look.verdict, after, look)
+
+    def _routed(self, experiment: Experiment, now: float) -> dict[str, int] | None:
+        """Requests that the router counted long enough ago for their exposures to be there; None without a router."""
+        if self.servers.admin is None:
+            return None
+        live = [v for v, weight in zip(experiment.spec.variants, experiment.weights, strict=True) if weight]
+        held = load_routed(self.folder, experiment)
+        try:
+            counters = num_routed(self.servers.admin, {v.name: cluster_name(experiment, v) for v in live})
+        except EmberlineError as error:  # a router that is down must not keep a guardrail from rolling back
+            self._say(f"{experiment.name}: requests routed", str(error))
+            return held and held.settled(now)
+        counts = Routed.begin(experiment.config_version, counters, now) if held is None else held.read(counters, now)
+        if counts is not held:
+            write_routed(self.folder, experiment.name, counts)
+        return counts.settled(now)
 
     def _carry_out_request(self, experiment: Experiment) -> bool:
         request = self.store.requested(experiment)

@@ -62,7 +62,7 @@ def requested_status(experiment: Experiment, action: Action, reason: str, now: f
 
 def confirmed(status: Status, now: float) -> Status:
     """The same status, its step beginning now: routers have taken its configuration."""
-    return status.model_copy(update={"since": now})
+    return status.model_copy(update={"since": now, "began": status.began or now})
 
 
 def step_phase(experiment: Experiment, step: int) -> Phase:
@@ -78,6 +78,7 @@ def enter(experiment: Experiment, step: int, reason: str) -> Status:
         step=step,
         weights=_weights(experiment, treated),
         shadow=ramp.shadow or 0.0,
+        began=experiment.status.began,
         revision=experiment.status.revision + 1,
         reason=reason,
         spec_digest=experiment.spec_digest,
@@ -92,6 +93,7 @@ def leave(experiment: Experiment, phase: Phase, reason: str, now: float) -> Stat
         step=experiment.status.step,
         weights=_weights(experiment, TOTAL_WEIGHT if phase == "Shipped" else 0),
         since=now,
+        began=experiment.status.began,
         revision=experiment.status.revision + 1,
         reason=reason,
         spec_digest=experiment.status.spec_digest or experiment.spec_digest,

@@ -4,6 +4,7 @@ Three witnesses, the best one that is there: Envoy's own dump of its routes; the
 that costs no model anything; else the first exposure under the new configuration, which proves it too, but later.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -41,6 +42,20 @@ def num_active(admin: str, cluster: str) -> int:
     name = f"cluster.{cluster}.upstream_rq_active"
     stats = _get(f"{admin.rstrip('/')}/stats?format=json", "Envoy's admin interface").json()["stats"]
     return sum(int(entry["value"]) for entry in stats if entry.get("name") == name)
+
+
+def num_routed(admin: str, clusters: Mapping[str, str]) -> dict[str, int]:
+    """Requests that Envoy has sent to each variant since it started, each once however often it was retried.
+
+    Args:
+        clusters: their names by variant.
+    """
+    stats = _get(f"{admin.rstrip('/')}/stats?format=json&filter=upstream_rq_(total|retry)$", "Envoy's admin interface")
+    values = {entry["name"]: int(entry["value"]) for entry in stats.json()["stats"] if "value" in entry}
+    return {
+        variant: values.get(f"cluster.{name}.upstream_rq_total", 0) - values.get(f"cluster.{name}.upstream_rq_retry", 0)
+        for variant, name in clusters.items()
+    }
 
 
 def _was_exposed(experiment: Experiment, data: Path, decided_at: float) -> bool:

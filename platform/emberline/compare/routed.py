@@ -1,0 +1,90 @@
+"""How many requests routers sent to each variant, by their own count: what the exposures are held against.
+
+A router counts for as long as it lives, over all steps; so the counts at the step's beginning are kept, and what a
+restarted router had counted before. A request is counted before its exposure is on the disk: only a count that is older
+than `SETTLED_S` is compared, so a slow shipper is no missing exposure. The file belongs to rollout, which writes it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import orjson
+from pydantic import ValidationError
+
+from emberline import storage
+from emberline.experiment import Experiment
+from emberline.paper import Frozen
+
+SETTLED_S = 30.0
+_EVERY_S = 5.0
+
+
+class Count(Frozen):
+    """Requests by variant since the step began, as counted at a time."""
+
+    at: float
+    requests: dict[str, int]
+
+
+class Routed(Frozen):
+    """The counts of one configuration.
+
+    Attributes:
+        last: the router's counters as last read.
+        counts: since the step began, oldest first: the newest settled one and those that are not settled yet.
+    """
+
+    config_version: str
+    last: dict[str, int]
+    counts: tuple[Count, ...]
+
+    @classmethod
+    def begin(cls, config_version: str, counters: Mapping[str, int], now: float) -> Self:
+        zero = Count(at=now, requests=dict.fromkeys(counters, 0))
+        return cls(config_version=config_version, last=dict(counters), counts=(zero,))
+
+    def read(self, counters: Mapping[str, int], now: float) -> Self:
+        """After another reading; a counter that fell is one of a restarted router, which began at 0."""
+        newest = self.counts[-1]
+        if now - newest.at < _EVERY_S:
+            return self
+        requests = dict(newest.requests)
+        for name, counter in counters.items():
+            before = self.last.get(name, 0)
+            requests[name] = requests.get(name, 0) + (counter - before if counter >= before else counter)
+        settled = [count for count in self.counts if now - count.at >= SETTLED_S]
+        kept = (*settled[-1:], *(count for count in self.counts if now - count.at < SETTLED_S))
+        counts = (*kept, Count(at=now, requests=requests))
+        return type(self)(config_version=self.config_version, last=dict(counters), counts=counts)
+
+    def settled(self, now: float) -> dict[str, int] | None:
+        """The newest count whose exposures must be there by now."""
+        found = [count for count in self.counts if now - count.at >= SETTLED_S]
+        return found[-1].requests if found else None
+
+
+def routed_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.routed.json"
+
+
+def load_routed(folder: Path, experiment: Experiment) -> Routed | None:
+    """The counts of the experiment's window; None where no router was asked in it."""
+    path = routed_path(folder, experiment.name)
+    if experiment.window is None or not path.is_file():
+        return None
+    try:
+        found = Routed.model_validate(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, ValidationError):  # of another release: counted anew from here on
+        return None
+    return found if found.config_version == experiment.window.config_version else None
+
+
+def read_routed(folder: Path, experiment: Experiment) -> dict[str, int] | None:
+    """Requests by variant that must have left exposures by the last reading."""
+    found = load_routed(folder, experiment)
+    return None if found is None else found.settled(found.counts[-1].at)
+
+
+def write_routed(folder: Path, name: str, counts: Routed) -> None:
+    storage.write_bytes(routed_path(folder, name), orjson.dumps(counts.model_dump()))
