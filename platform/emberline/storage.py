@@ -4,6 +4,8 @@ A location is a path (`runs/digits`) or a URL that fsspec opens (`s3://bucket/ru
 """
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -31,6 +33,7 @@ def exists(location: str | Path) -> bool:
 def list_names(location: str | Path) -> list[str]:
     """Names directly under a folder, sorted; none for a folder that does not exist."""
     system, path = fsspec.core.url_to_fs(str(location))
+    system.invalidate_cache(path)  # other processes write there too
     if not system.exists(path):
         return []
     return sorted(PurePosixPath(entry).name for entry in system.ls(path, detail=False))
@@ -62,6 +65,55 @@ def write_bytes(location: str | Path, content: bytes) -> None:
         os.fsync(file.fileno())
     partial.rename(path)
     sync_folder(path.parent)
+
+
+def write_new(location: str | Path, content: bytes) -> bool:
+    """Writes one file unless there is one; False where there was. Of several writers at once, one has True."""
+    if is_local(location):
+        path = Path(location)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        write_bytes(partial, content)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        sync_folder(path.parent)
+        return True
+    try:
+        with fsspec.open(str(location), "xb") as remote:
+            cast("Any", remote).write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copies one file, piece by piece, from anywhere to anywhere."""
+    if is_local(target):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+    with open_read(source) as reading, fsspec.open(str(target), "wb") as writing:
+        shutil.copyfileobj(reading, cast("Any", writing), _CHUNK_BYTES)
+
+
+def list_files(location: str | Path) -> list[str]:
+    """Paths of all files under a folder, relative to it, sorted."""
+    system, path = fsspec.core.url_to_fs(str(location))
+    return sorted(str(PurePosixPath(one).relative_to(PurePosixPath(path))) for one in system.find(path))
+
+
+def remove_file(location: str | Path) -> None:
+    system, path = fsspec.core.url_to_fs(str(location))
+    system.rm_file(path)
+
+
+def remove_folder(location: str | Path) -> None:
+    """Removes a folder and all under it, if it is there."""
+    system, path = fsspec.core.url_to_fs(str(location))
+    if system.exists(path):
+        system.rm(path, recursive=True)
 
 
 def sync_folder(path: Path) -> None:

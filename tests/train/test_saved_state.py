@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,13 +29,13 @@ def checkpoints(tmp_path):
 
 
 def save(checkpoints: Checkpoints, tensors: dict[str, torch.Tensor], *steps: int) -> None:
-    generation = fence.claim_generation(checkpoints.folder.parent)
+    generation = checkpoints.claim_generation()
     for step in steps:
         checkpoints.save(step, {**tensors, "step": torch.tensor(step)}, seed=0, generation=generation)
 
 
 def names(checkpoints: Checkpoints) -> list[str]:
-    return sorted(path.name for path in checkpoints.folder.iterdir())
+    return sorted(path.name for path in Path(checkpoints.location).iterdir())
 
 
 def test_the_newest_checkpoint_is_loaded_and_old_ones_are_let_go(checkpoints, tensors):
@@ -47,7 +48,7 @@ def test_the_newest_checkpoint_is_loaded_and_old_ones_are_let_go(checkpoints, te
 
 def test_every_bit_flip_truncation_missing_and_foreign_file_is_caught(checkpoints, tensors):
     save(checkpoints, tensors, 10, 20)
-    newest = checkpoints.folder / "step-000020"
+    newest = Path(checkpoints.location, "step-000020")
     chance = random.Random(0)
     files = {path: path.read_bytes() for path in newest.iterdir()}
     damages = [(path, "flip") for path in files for _ in range(40)]

@@ -15,9 +15,11 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
 from emberline.train.failure import read_failure
+from emberline.train.membership import Rendezvous
 from emberline.train.preemption import PEER_LOST, PREEMPTED
 
 _SHUTDOWN_S = 30
+_EXIT_BARRIER_S = 30  # for agents whose workers are done to wait for the others, of which one may just have died
 
 
 class WarmAgent(LocalElasticAgent):
@@ -26,17 +28,29 @@ class WarmAgent(LocalElasticAgent):
     Args:
         failures: folder where a worker tells of a failure that another try would meet again; then there is none.
         on_exit: called with rank, pid and reason of each worker that ended badly.
+        on_lost: called with the nodes that the others gave up, when this one's workers were stopped because of it.
     """
 
-    def __init__(self, spec: WorkerSpec, *, failures: Path, on_exit: Callable[[int, int, str], None]) -> None:
-        super().__init__(spec, DefaultLogsSpecs(), start_method="forkserver", shutdown_timeout=_SHUTDOWN_S)
-        self._failures, self._on_exit = failures, on_exit
+    def __init__(
+        self, spec: WorkerSpec, *, failures: Path, on_exit: Callable[[int, int, str], None],
+        on_lost: Callable[[list[str]], None],
+    ) -> None:  # fmt: skip
+        super().__init__(
+            spec, DefaultLogsSpecs(), start_method="forkserver",
+            exit_barrier_timeout=_EXIT_BARRIER_S, shutdown_timeout=_SHUTDOWN_S,
+        )  # fmt: skip
+        self._failures, self._on_exit, self._on_lost = failures, on_exit, on_lost
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         dead = self._dead()
         if dead:
             self._kill_workers()
         result: RunResult = super()._monitor_workers(worker_group)
+        if result.state == WorkerState.HEALTHY and (lost := self._lost_members()):
+            # no retry: nothing failed here, and a world of which one is out must not go on, whoever it was
+            self._kill_workers()
+            self._on_lost(lost)
+            self._restart_workers(worker_group)
         if result.state == WorkerState.FAILED:
             for local_rank, pid, code in root_causes(dead):
                 self._on_exit(worker_group.workers[local_rank].global_rank, pid, exit_reason(code))
@@ -47,6 +61,10 @@ class WarmAgent(LocalElasticAgent):
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         self._kill_workers()
         super()._stop_workers(worker_group)
+
+    def _lost_members(self) -> list[str]:
+        handler = self._worker_group.spec.rdzv_handler
+        return handler.lost_members() if isinstance(handler, Rendezvous) else []
 
     def _dead(self) -> list[tuple[int, int, int]]:
         """Local rank, pid and exit code of each worker that ended badly."""

@@ -1,10 +1,9 @@
 """Checkpoints: the state on disk from time to time, as papers that are verified before a number of them is used.
 
-The tensors are safetensors, so that nothing in a checkpoint can run code.
+The tensors are safetensors, so that nothing in a checkpoint can run code. Where they lie, in the run's folder or in an
+object store, is the shelf's business (`emberline.train.shelf`).
 """
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from emberline.errors import EmberlineError
 from emberline.paper import verify_paper, write_paper
 from emberline.train import fence
+from emberline.train.shelf import FolderShelf, ObjectShelf, Shelf, step_of
 from emberline.train.state import Tensors
 
 _STATE = "state.safetensors"
-_STAGING = ".staging-"
 
 
 @dataclass(frozen=True)
@@ -41,75 +40,83 @@ class Checkpoints:
         folder: the run's folder.
         digest: of what the training computes; a checkpoint of another one is never loaded.
         keep: how many are kept; older ones are removed after a newer one was verified.
+        location: URL of a folder in an object store that holds them instead of the run's folder.
     """
 
-    def __init__(self, folder: Path, *, digest: str, keep: int) -> None:
-        self.folder, self._run_folder, self._digest, self._keep = folder / "checkpoints", folder, digest, keep
+    def __init__(self, folder: Path, *, digest: str, keep: int, location: str | None = None) -> None:
+        self._run_folder, self._digest, self._keep = folder, digest, keep
+        self._shelf: Shelf = ObjectShelf(location) if location else FolderShelf(folder)
 
-    def save(self, step: int, tensors: Tensors, *, seed: int, generation: int) -> Path:
+    def save(self, step: int, tensors: Tensors, *, seed: int, generation: int) -> str:
         """Writes `step-000400`, meaning that 400 steps are done, then removes what retention lets go.
+
+        Returns:
+            Where it lies now.
 
         Raises:
             Fenced: a newer world trains this run; nothing was changed.
             EmberlineError: the disk is full or the folder cannot be written.
         """
         name = f"step-{step:06d}"
-        staging = self.folder / f"{_STAGING}{generation}"
         try:
-            with write_paper(staging / name, "checkpoint", recipe=self._digest, seed=seed) as draft:
-                save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, draft.folder / _STATE)
-                draft.facts.update(step=step, generation=generation)
-            with fence.commit(self._run_folder, generation):
-                target = self.folder / name
-                if target.exists():
-                    shutil.rmtree(target)
-                (staging / name).rename(target)
+            with self._shelf.workspace(generation) as workspace:
+                with write_paper(workspace / name, "checkpoint", recipe=self._digest, seed=seed) as draft:
+                    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, draft.folder / _STATE)
+                    draft.facts.update(step=step, generation=generation)
+                place = self._shelf.put(workspace / name, generation)
+            self._retain(place, step, generation)
         except (OSError, SafetensorError) as error:
+            self._shelf.check(generation)  # a newer world sweeps away what this one was writing
             hint = "free some space or repair the folder, then start again: training goes on from the last checkpoint"
             raise EmberlineError(
-                f"checkpoint could not be written: {error}", place=self.folder / name, hint=hint
+                f"checkpoint could not be written: {error}", place=self._shelf.place(name), hint=hint
             ) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        self._retain(target)
-        return target
+        return self._shelf.place(place)
 
     def load_newest(self, skipped: list[Skipped]) -> Loaded | None:
         """The newest checkpoint that verifies; what was passed over is appended to `skipped`."""
-        for path in reversed(list(self._paths())):
+        for name in reversed(self._shelf.names(skipped_because=lambda *why: skipped.append(Skipped(*why)))):
             try:
-                manifest = verify_paper(path, "checkpoint")
-                if manifest.recipe != self._digest:
-                    skipped.append(Skipped(path.name, "it belongs to another recipe"))
-                    continue
-                if manifest.facts["step"] != read_step(path):
-                    skipped.append(Skipped(path.name, f"its manifest tells of step {manifest.facts['step']}"))
-                    continue
-                return Loaded(read_step(path), load_file(path / _STATE))
-            except (EmberlineError, SafetensorError, KeyError) as error:
-                skipped.append(Skipped(path.name, str(error).partition("\nhint: ")[0]))
+                with self._shelf.fetch(name) as path:
+                    if (why := self._unfit(path, step_of(name))) is None:
+                        return Loaded(step_of(name), load_file(path / _STATE))
+                skipped.append(Skipped(name, why))
+            except (EmberlineError, SafetensorError, KeyError, OSError) as error:
+                skipped.append(Skipped(name, str(error).partition("\nhint: ")[0]))
         return None
+
+    def claim_generation(self) -> int:
+        """Takes the next generation number; from now on worlds of older ones can commit nothing."""
+        number = fence.claim_generation(self._run_folder, above=self._shelf.newest_generation())
+        self._shelf.claim(number)
+        return number
+
+    @property
+    def location(self) -> str:
+        return self._shelf.place("")
 
     def sweep(self) -> None:
         """Removes what interrupted writers left."""
-        for path in self.folder.glob(f"{_STAGING}*"):
-            shutil.rmtree(path, ignore_errors=True)
+        self._shelf.sweep()
 
     def newest_step(self) -> int:
         """Steps done of the newest checkpoint by name, whether it is whole or not; -1 without any."""
-        return max((read_step(path) for path in self._paths()), default=-1)
+        return max((step_of(name) for name in self._shelf.names()), default=-1)
 
-    def _paths(self) -> Iterator[Path]:
-        yield from sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+    def _unfit(self, path: Path, step: int) -> str | None:
+        """Why a whole checkpoint is not this training's, or not what its name says."""
+        manifest = verify_paper(path, "checkpoint")
+        if manifest.recipe != self._digest:
+            return "it belongs to another recipe"
+        if manifest.facts["step"] != step:
+            return f"its manifest tells of step {manifest.facts['step']}"
+        return None
 
-    def _retain(self, newest: Path) -> None:
-        verify_paper(newest, "checkpoint")
-        older = [path for path in self._paths() if path != newest]
-        for path in older[: max(0, len(older) - self._keep + 1)]:
-            if read_step(path) < read_step(newest):
-                shutil.rmtree(path)
-
-
-def read_step(path: Path) -> int:
-    """The step in a checkpoint's name."""
-    return int(path.name.removeprefix("step-"))
+    def _retain(self, newest: str, step: int, generation: int) -> None:
+        """Lets older ones go, after the newest was read back whole."""
+        with self._shelf.fetch(newest) as path:
+            verify_paper(path, "checkpoint")
+        older = [name for name in self._shelf.names() if name != newest]
+        for name in older[: max(0, len(older) - self._keep + 1)]:
+            if step_of(name) < step:
+                self._shelf.remove(name, generation)

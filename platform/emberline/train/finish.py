@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -44,6 +46,7 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, 
             "epochs": plan.epoch_of(steps),
             "best_epoch": int(training.learner.progress["best_epoch"]) or None,
             "rows": plan.num_rows,
+            "sample": recipe.data.sample,
             "loss": losses[-1] if losses else None,
             "accuracy": value,
             "training": run.digest,
@@ -73,16 +76,22 @@ def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, 
         weights=_WEIGHTS,
         preprocessing=recipe.preprocessing,
         labels=recipe.labels,
-        stages=({"stage": "train", "epochs": facts["epochs"], "steps": facts["steps"], "accuracy": facts["accuracy"]},),
+        stages=({"stage": "train", **{key: facts[key] for key in ("epochs", "steps", "accuracy", "rows", "sample")}},),
     )
-    with fence.commit(run.path, generation):
+    staging = run.path / f".staging-{generation}"
+    try:
         with write_paper(
-            run.path / TRAINED, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=manifest
+            staging / Path(TRAINED).name, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=manifest
         ) as draft:
             weights = {
                 n: t.detach().cpu().contiguous().clone() for n, t in training.learner.evaluated.state_dict().items()
             }
             save_file(weights, draft.folder / _WEIGHTS)
             storage.write_bytes(draft.folder / DESCRIPTION, to_json(artifact))
-            draft.facts.update(accuracy=facts["accuracy"], steps=facts["steps"], loss=facts["loss"])
-        storage.write_bytes(run.path / MANIFEST, manifest_bytes(manifest))
+            draft.facts.update({key: facts[key] for key in ("accuracy", "steps", "loss", "rows", "sample")})
+        storage.write_bytes(staging / MANIFEST, manifest_bytes(manifest))
+        (run.path / TRAINED).parent.mkdir(exist_ok=True)
+        fence.commit(run.path, generation, staging / Path(TRAINED).name, run.path / TRAINED)
+        fence.commit(run.path, generation, staging / MANIFEST, run.path / MANIFEST)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -9,6 +9,7 @@ from emberline.train import snapshot
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.folder import RunFolder
 from emberline.train.pace import Snapshots
+from emberline.train.saving import Saving
 from emberline.train.state import Learner
 from emberline.train.summary import Event
 from emberline.train.world import World
@@ -27,13 +28,12 @@ class Keeping:
         self, run: RunFolder, checkpoints: Checkpoints, learner: Learner, world: World, *,
         log: RunLog, generation: int, settings: Train, seed: int, done: int, restart: Callable[[float], Event | None],
     ) -> None:  # fmt: skip
-        self._run, self._checkpoints, self._learner, self._world = run, checkpoints, learner, world
-        self._log, self._generation, self._seed, self._every_s = log, generation, seed, settings.checkpoint_every_s
+        self._run, self._learner, self._world, self._log = run, learner, world, log
         self.done = done
         writes = world.local_rank == 0
         self._snapshots = Snapshots(run, generation, log, every=settings.snapshot_every, writes=writes)
-        self._saved_at = self._stepped_at = time.monotonic()
-        self._saved_step = -1
+        self._saving = Saving(checkpoints, log, generation=generation, seed=seed, every_s=settings.checkpoint_every_s)
+        self._stepped_at = time.monotonic()
         self._restart: Callable[[float], Event | None] | None = restart
 
     def after_step(self, step: int, *, epoch: int, loss: float, rows: int) -> None:
@@ -46,8 +46,7 @@ class Keeping:
         rate, self._stepped_at = rows / max(1e-9, now - self._stepped_at), now
         self._log.event("step", step=step, epoch=epoch, loss=loss, samples_per_s=round(rate, 1))
         self.tell_restart()
-        if now - self._saved_at >= self._every_s:
-            self.checkpoint(step)
+        self._saving.after_step(step, self._learner.tensors)
 
     def tell_restart(self) -> None:
         """Logs what the restart before this world cost, once, now that work goes on again."""
@@ -55,16 +54,10 @@ class Keeping:
             self._log.event("restart", **facts)
         self._restart = None
 
-    def checkpoint(self, step: int, *, why: str = "time") -> None:
-        """Saves the state, unless this step's is saved already; rank 0 does, others return at once."""
-        if self._world.rank != 0 or step == self._saved_step:
-            return
-        started = time.monotonic()
-        tensors = self._learner.tensors()
-        path = self._checkpoints.save(step, tensors, seed=self._seed, generation=self._generation)
-        self._saved_step, self._saved_at = step, time.monotonic()
-        seconds = round(self._saved_at - started, 4)
-        self._log.event("checkpoint", step=step, path=str(path), seconds=seconds, why=why, generation=self._generation)
+    def checkpoint(self, step: int, *, why: str) -> None:
+        """Saves the state and waits for it, unless this step's is saved already; rank 0 does, others return at once."""
+        if self._world.rank == 0:
+            self._saving.save(step, self._learner.tensors(), why=why)
 
     def hand_over(self) -> None:
         """Before this process ends early: rank 0's state goes to disk, that of another node's first rank to memory."""

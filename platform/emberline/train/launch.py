@@ -10,25 +10,23 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from emberline import process
-from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.errors import EmberlineError, InvalidSetting
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train.failure import read_failure
 from emberline.train.folder import LOG, finished_manifest
+from emberline.train.local_store import LocalStore
 from emberline.train.preemption import PREEMPTED
 from emberline.train.show import Follow
 
 _LOCAL_HOST = "127.0.0.1"
-_STORE_TRIES = 3
-_STORE_START_S = 60.0
 _MONITOR_S = 0.1
 # the store is a process of its own; a lost node is noticed in seconds, not in torchrun's default minute
 _RDZV_CONF = {"keep_alive_interval": "1", "keep_alive_max_attempt": "5", "last_call_timeout": "3"}
@@ -84,7 +82,7 @@ def _train(options: Launch, recipe: Recipe, run_id: str) -> None:
     _warm_up(recipe)
     with ExitStack() as stack:
         if not endpoint:
-            endpoint = _start_store(stack)
+            endpoint = stack.enter_context(LocalStore(meanwhile=_load_torch)).endpoint
             conf.setdefault("is_host", "0")
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberline-")))
         _run_agent(options, recipe, endpoint=endpoint, run_id=run_id, conf=conf, failures=failures)
@@ -132,39 +130,6 @@ def _max_restarts(options: Launch, recipe: Recipe) -> int:
     return recipe.train.max_restarts if options.max_restarts is None else options.max_restarts
 
 
-class _StoreEnded(StageFailed):
-    """The rendezvous store's process ended before it listened."""
-
-
-def _start_store(stack: ExitStack) -> str:
-    """Starts the rendezvous store; again on another port where somebody else took the free one in between.
-
-    Raises:
-        StageFailed: it ended three times, or did not listen in time.
-    """
-    for _ in range(_STORE_TRIES - 1):
-        with suppress(_StoreEnded):
-            return _try_store(stack)
-    return _try_store(stack)
-
-
-def _try_store(stack: ExitStack) -> str:
-    port = process.free_port()
-    command = [sys.executable, "-m", "emberline.cli", "rendezvous", "--host", _LOCAL_HOST, "--port", str(port)]
-    store = process.start(command, name="rendezvous store", log=Path(os.devnull), grace_s=1.0)
-    stack.callback(store.stop, 2.0)
-
-    def listens() -> bool:
-        if (code := store.poll()) is not None:
-            raise _StoreEnded("rendezvous store", f"ended with code {code}", hint="emberline rendezvous shows why")
-        with socket.socket() as probe:
-            return probe.connect_ex((_LOCAL_HOST, port)) == 0
-
-    _load_torch()  # while the store's process does the same
-    process.wait_until(listens, _STORE_START_S, "the rendezvous store")
-    return f"{_LOCAL_HOST}:{port}"
-
-
 def _warm_up(recipe: Recipe) -> None:
     """Starts the server that workers are forked from; it loads torch while this process and the store do too."""
     # with the store shared, workers of the next round would read the addresses of the last one
@@ -175,6 +140,8 @@ def _warm_up(recipe: Recipe) -> None:
         ["__main__", "torch", "torch._dynamo", "emberline.train.worker", *_modules_of(recipe)]
     )
     forkserver.ensure_running()
+    # only for this process: a connection that breaks is dealt with, and needs no pages about it on standard error
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 def _load_torch() -> None:
@@ -186,31 +153,34 @@ def _run_agent(
 ) -> None:
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.rendezvous import RendezvousParameters
-    from torch.distributed.elastic.rendezvous import registry as rendezvous_registry
 
     from emberline.train.agent import WarmAgent
+    from emberline.train.membership import make_rendezvous
     from emberline.train.worker import Order, work
 
     nodes, workers = counts(options, recipe)
     _quiet_elastic_logs()
     local_addr = _LOCAL_HOST if nodes == (1, 1) else None
-    handler = rendezvous_registry.get_rendezvous_handler(
-        RendezvousParameters(options.rdzv_backend, endpoint, run_id, *nodes, local_addr, **dict[str, Any](conf))
-    )
+    handler = make_rendezvous(options.rdzv_backend, endpoint, run_id, nodes, local_addr=local_addr, conf=conf)
     launch_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}" if nodes == (1, 1) else run_id
     order = Order(options.recipe, options.settings, options.runs, launch_id, failures)
     log_path = options.runs / recipe.run / LOG
 
-    def on_exit(rank: int, pid: int, reason: str) -> None:
+    def tell(event: str, **facts: object) -> None:
         if log_path.is_file():
-            RunLog(log_path, quiet=True).event("worker_exit", rank=rank, pid=pid, reason=reason)
+            RunLog(log_path, quiet=True).event(event, **facts)
+
+    def on_exit(rank: int, pid: int, reason: str) -> None:
+        tell("worker_exit", rank=rank, pid=pid, reason=reason)
+
+    def on_lost(nodes: list[str]) -> None:
+        tell("lost_members", agent=os.getpid(), nodes=nodes)
 
     spec = WorkerSpec(
         "train", workers, handler, entrypoint=work, args=(order,), local_addr=local_addr,
         max_restarts=_max_restarts(options, recipe), monitor_interval=_MONITOR_S,
     )  # fmt: skip
-    agent = WarmAgent(spec, failures=failures, on_exit=on_exit)
+    agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost)
     close = True
     try:
         with Follow(log_path):

@@ -32,7 +32,7 @@ from emberline.errors import EmberlineError
 from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
-from emberline.train import fence, snapshot
+from emberline.train import snapshot
 from emberline.train.batches import Batches, check_rows, place_of, plan_of
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
@@ -165,15 +165,19 @@ def _train(order: Order, preemption: Preemption) -> None:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
         return
     run = _one_for_all(world, prepare_folder(path, recipe, len(splits.train)) if world.rank == 0 else None)
-    generation = _one_for_all(world, fence.claim_generation(path) if world.rank == 0 else None)
+    checkpoints = Checkpoints(
+        path, digest=run.digest, keep=recipe.train.keep_checkpoints, location=recipe.train.checkpoints_of(recipe.run)
+    )
+    generation = _one_for_all(world, checkpoints.claim_generation() if world.rank == 0 else None)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
     if run.anew:
         snapshot.remove_snapshots(run.replaced, path)
         log.event("anew", changes=run.anew)
         log.say(f"{path} held nothing to go on from; starts anew with another recipe ({run.anew})")
+    if recipe.data.sample is not None:
+        log.event("sample", fraction=recipe.data.sample, rows=len(splits.train))
     job = _job(recipe, search, splits, model.to(world.device), world)
     learner = _learner(recipe, job)
-    checkpoints = Checkpoints(path, digest=run.digest, keep=recipe.train.keep_checkpoints)
     if world.rank == 0:
         checkpoints.sweep()
         snapshot.sweep()
