@@ -90,12 +90,20 @@ def _rolling(name: str, file: Path, pattern: str) -> str:
 
 
 def command(
-    *, java: Path, site: Path, python: Path, work: Path, store: Path, class_path: Sequence[str] = ()
+    *,
+    java: Path,
+    site: Path,
+    python: Path,
+    work: Path,
+    store: Path,
+    class_path: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> list[str]:
     """The JVM itself, without the `torchserve` wrapper: SIGTERM to the wrapper would orphan the JVM."""
     return [
         str(java),
         *VMARGS,
+        *options,
         f"-Dmodel_server_home={site}",
         f"-Dlog4j.configurationFile=file://{work / 'log4j2.xml'}",
         f"-Djava.io.tmpdir={work / 'temp'}",

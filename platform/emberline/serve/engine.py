@@ -7,6 +7,7 @@ from emberline.serve import modellog, torchserve, workers
 
 if TYPE_CHECKING:
     from emberline.process import Child
+    from emberline.serve.classes import SharedClasses
 
 
 class Engine:
@@ -22,6 +23,8 @@ class Engine:
         self._java: Child | None = None
         self._parent: Child | None = None
         self._starting: torchserve.Started | None = None
+        self._shared: SharedClasses | None = None
+        self._sharing: Child | None = None
 
     @property
     def java_pid(self) -> int | None:
@@ -40,6 +43,7 @@ class Engine:
         self.mark = modellog.size_of(self.setup.model_log)
         self.look_after_parent()
         self._starting = torchserve.launch(self.setup)
+        self._shared = self._starting.shared
         self._java = self._starting.child  # to be stopped, should the wait for it be broken off
 
     def wait_up(self) -> None:
@@ -63,12 +67,25 @@ class Engine:
             self.log.say("the process that workers are forked from has ended; starting it again")
         self._parent = workers.start(self.setup.workers, self.setup.environment, self.setup.workers_log)
 
+    def share_classes(self) -> None:
+        """Has java's classes made ready for later starts; call it now and then while serving."""
+        if self._shared is None:
+            return
+        if self._sharing is None:
+            self._sharing = self._shared.make(self.setup.java_log)
+        elif (code := self._sharing.poll()) is not None:
+            self._sharing.stop()
+            if code == 0:
+                self._shared.keep()
+            self.log.event("java_classes_shared", file=self._shared.file, code=code)
+            self._shared = None
+
     def stop_java(self, *, grace_s: float = 10.0) -> None:
         if self._java is not None:
             self._java.stop(grace_s)
 
     def stop(self) -> None:
         """Ends both and all they started; at once where java was not up yet, since nobody has asked it anything."""
-        for child in (self._java, self._parent):
+        for child in (self._sharing, self._java, self._parent):
             if child is not None:
                 child.stop(10.0 if self._starting is None else 0.0)

