@@ -366,7 +366,8 @@ class Serve(Section):
     take_waiting: bool = True
     """With `batch_delay_ms: 0`, take all requests that wait; False is TorchServe's own rule, at most two of them."""
     threads: int = Field(default=1, ge=1)
-    response_timeout_s: int = Field(default=10, ge=1)
+    response_timeout_s: int = Field(default=4, ge=1)
+    """A worker that is at one batch for longer is replaced; under the router's 10 s, which cover a repetition too."""
     queue_size: int = Field(default=1000, ge=1)
 
 
