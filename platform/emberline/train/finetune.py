@@ -38,6 +38,7 @@ def finetune(
     learning_rate: float,
     search: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
 ) -> Finetuned:
     """Trains `model` in place for some epochs, with the recipe's loss, batch, shards, optimizer and schedule.
 
@@ -46,6 +47,7 @@ def finetune(
     Args:
         search: the recipe's folder, for a loss or augmentation of the user's own.
         progress: called after each step with steps done, steps in all, and the loss.
+        loss: in place of the recipe's, of outputs and labels.
 
     Raises:
         EmberlineError: zero rows, labels out of range, a failing forward, a loss that is not finite.
@@ -59,7 +61,7 @@ def finetune(
     )  # fmt: skip
     augment = resolve(settings.augment, search) if settings.augment else None
     autocast, scaler = schedule.precision_of(settings.precision, World())
-    job = Job(model, resolve(settings.loss, search), batches, World(), recipe.seed, augment, autocast, scaler)
+    job = Job(model, loss or resolve(settings.loss, search), batches, World(), recipe.seed, augment, autocast, scaler)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with deterministic(settings.threads), torch.random.fork_rng():
         optimizer = schedule.make_optimizer(parameters, settings.optimizer)
@@ -67,17 +69,17 @@ def finetune(
             VirtualShards(job),
             Update(job, Learner(model, optimizer, scaler=scaler), settings.clip_norm),
         )
-        loss = float("nan")
+        last = float("nan")
         for step in range(plan.total_steps):
             schedule.set_learning_rate(optimizer, _rate(step, plan.total_steps, learning_rate, recipe))
             combined = gradients(step)
             update.check(step, combined)
             update.apply()
-            loss = combined.loss
+            last = combined.loss
             if progress is not None:
-                progress(step + 1, plan.total_steps, loss)
+                progress(step + 1, plan.total_steps, last)
         place = place_of(recipe, "validation")
-        return Finetuned(plan.total_steps, loss, accuracy(model, splits.validation, recipe.preprocessing, place=place))
+        return Finetuned(plan.total_steps, last, accuracy(model, splits.validation, recipe.preprocessing, place=place))
 
 
 def _rate(step: int, total: int, base: float, recipe: Recipe) -> float:

@@ -1,0 +1,125 @@
+"""Distillation from a live and from a recorded teacher, which teach the same."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from emberline import models
+from emberline.artifact import read_artifact
+from emberline.compress.context import prepare
+from emberline.compress.record import read_answers, record
+from emberline.compress.stages.distill import distill
+from emberline.compress.state import State, read_state, write_state
+from emberline.compress.teaching import DistillLoss, Lesson
+from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, StageFailed
+from emberline.recipe import Distill, Model, load_recipe
+
+STUDENT = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 4})
+
+
+def teacher_of(run):
+    return models.build(run.artifacts / "trained", read_artifact(run.artifacts / "trained")[1])
+
+
+@pytest.fixture(scope="module")
+def recorded(trained_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("recorded") / "answers.parquet"
+    return record(trained_run.artifacts / "trained", recipe=trained_run.recipe_path, split="train", output=target)
+
+
+def weights(state):
+    return torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()])
+
+
+def test_a_recorded_answer_is_what_the_teacher_says_of_that_row(trained_run, recorded):
+    context = trained_run.context()
+    answers = read_answers(recorded, trained_run.recipe, len(context.splits.train))
+    inputs, _ = prepare(context.recipe, context.splits.train, [0, 5])
+    with torch.no_grad():
+        expected = teacher_of(trained_run)(*[torch.from_numpy(one) for one in inputs])
+    np.testing.assert_allclose(answers[[0, 5]], expected, rtol=1e-4, atol=1e-5)
+    assert pq.read_table(recorded).column("row").to_pylist()[:3] == [0, 1, 2]
+
+
+def test_live_and_recorded_teachers_make_the_same_student_of_another_net(trained_run, recorded, tmp_path):
+    context = trained_run.context()
+    context.trained = lambda: teacher_of(trained_run)
+    settings = {"stage": "distill", "epochs": 1, "student": STUDENT, "learning_rate": 0.005}
+    live = distill(State(digits_cnn_of(trained_run)), Distill(**settings), context)
+    taught = distill(State(digits_cnn_of(trained_run)), Distill(**settings, recorded=str(recorded)), context)
+    torch.testing.assert_close(weights(live), weights(taught), rtol=1e-3, atol=1e-4)
+    assert live.factory == STUDENT
+    write_state(live, tmp_path / "state")
+    again = read_state(tmp_path / "state", trained_run.recipe, None)
+    assert torch.equal(weights(again), weights(live))
+
+
+def digits_cnn_of(run):
+    return models.create(run.recipe.model)
+
+
+@pytest.mark.long
+def test_features_are_matched_and_leave_no_trace_in_the_student(trained_run):
+    context = trained_run.context()
+    context.trained = lambda: teacher_of(trained_run)
+    settings = Distill(stage="distill", epochs=1, student=STUDENT, features={"features.5": "features.5"})
+    state = distill(State(digits_cnn_of(trained_run)), settings, context)
+    assert set(state.model.state_dict()) == set(models.create(STUDENT).state_dict())
+    assert not any(layer._forward_hooks for layer in state.model.modules())
+
+
+def test_the_loss_is_hintons():
+    student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    labels = torch.tensor([0, 1, 2, 0])
+    settings = Distill(stage="distill", epochs=1, temperature=2, soft=0.6, hard=0.4)
+    loss = DistillLoss(settings, nn.functional.cross_entropy)(Lesson(student, teacher, torch.zeros(())), labels)
+    p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
+    expected = 0.6 * 4 * (p * (p / q).log()).sum(1).mean() + 0.4 * nn.functional.cross_entropy(student, labels)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_student_with_other_classes_than_its_teacher_is_refused(trained_run):
+    context = trained_run.context()
+    context.trained = lambda: teacher_of(trained_run)
+    other = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 4, "num_classes": 7})
+    with pytest.raises(StageFailed, match="the student answers with 7 numbers a row, its teacher with 10"):
+        distill(State(digits_cnn_of(trained_run)), Distill(stage="distill", epochs=1, student=other), context)
+
+
+def test_a_layer_of_features_that_is_not_there_is_named(trained_run):
+    context = trained_run.context()
+    context.trained = lambda: teacher_of(trained_run)
+    settings = Distill(stage="distill", epochs=1, student=STUDENT, features={"features.5": "blocks.5"})
+    with pytest.raises(InvalidSetting, match=r"features \(student's layer\) is 'blocks.5'"):
+        distill(State(digits_cnn_of(trained_run)), settings, context)
+
+
+def test_answers_to_other_rows_are_refused(trained_run, recorded, tmp_path):
+    with pytest.raises(InvalidSetting, match="number of answers is"):
+        read_answers(recorded, trained_run.recipe, 3)
+    with pytest.raises(InvalidSetting, match="the answers' split is 'train'; 'validation' is required"):
+        read_answers(recorded, trained_run.recipe, 3, "validation")
+    with pytest.raises(MissingFile, match="recorded answers"):
+        read_answers(tmp_path / "none.parquet", trained_run.recipe, 3)
+
+
+def test_recorded_answers_beside_augmentation_are_refused(trained_run, recorded):
+    recipe = load_recipe(trained_run.recipe_path, ["train.augment=toy:augment"])
+    context = trained_run.context()
+    context.recipe = recipe
+    with pytest.raises(InvalidSetting, match=r"no train\.augment beside it"):
+        distill(State(digits_cnn_of(trained_run)), Distill(stage="distill", epochs=1, recorded=str(recorded)), context)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("{stage: distill, epochs: 1, soft: 0}", "the teacher has no say"),
+        ("{stage: distill, epochs: 1, recorded: a.parquet, features: {a: b}}", "hold no features"),
+    ],
+)
+def test_a_distillation_that_teaches_nothing_is_refused(trained_run, setting, text):
+    with pytest.raises(InvalidCombination, match=text):
+        load_recipe(trained_run.recipe_path, [f"compress.artifacts.int8.stages.1={setting}"])
