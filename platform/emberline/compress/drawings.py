@@ -13,7 +13,7 @@ import numpy as np
 _INK = "#123456"  # stands for the page's own text colour until the drawing is done
 _LOSS, _GAIN, _BAR, _OLD = "#d1495b", "#2e8b57", "#4f7cac", "#c98b2b"
 _KINDS = {"aoti": "o", "onnx": "s", "openvino": "^", "exported": "x"}
-_WIDTH = 7.0  # inches; the page scales it to its own width
+_WIDTH = 5.2  # inches: a phone shows it as large as it is drawn, a desk half as large again
 
 
 def pareto_svg(points: Sequence[Mapping[str, Any]], batch: int) -> str:
@@ -22,8 +22,8 @@ def pareto_svg(points: Sequence[Mapping[str, Any]], batch: int) -> str:
     Args:
         points: `name`, `backend`, `latency_ms`, `accuracy`, `size_mb`, `chosen` of every package.
     """
-    figure, (axes,) = _figure(1, 1, 4.2)
-    for point in points:
+    figure, (axes,) = _figure(1, 1, 3.9)
+    for number, point in enumerate(sorted(points, key=lambda point: point["latency_ms"])):
         axes.scatter(
             point["latency_ms"],
             100 * point["accuracy"],
@@ -35,14 +35,14 @@ def pareto_svg(points: Sequence[Mapping[str, Any]], batch: int) -> str:
         axes.annotate(
             point["name"],
             (point["latency_ms"], 100 * point["accuracy"]),
-            xytext=(7, 5),
+            xytext=(6, (6, -11, 17, -22)[number % 4]),  # neighbours' names at heights of their own
             textcoords="offset points",
             fontsize=9,
             color=_INK,
         )
     front = pareto_front([(point["latency_ms"], point["accuracy"]) for point in points])
     axes.plot([x for x, _ in front], [100 * y for _, y in front], color=_GAIN, linewidth=1, linestyle="--", zorder=0)
-    axes.margins(x=0.25, y=0.2)
+    axes.margins(x=0.3, y=0.25)
     _dress(axes, "")
     axes.set_xlabel(f"milliseconds of a batch of {batch}", color=_INK, fontsize=10)
     axes.set_ylabel("accuracy, %", color=_INK, fontsize=10)
@@ -68,11 +68,9 @@ def waterfall_svg(stages: Sequence[Mapping[str, Any]]) -> str:
     _bars(axes[0], names, accuracies, colours, "accuracy, % (green: not below the stage before)")
     axes[0].set_ylim(0, 115)  # a bar's length is its value: cut off, it would exaggerate
     latencies = [stage["latency_ms"] for stage in stages]
-    _bars(
-        axes[1], names, latencies, [_BAR] * len(names), "latency, ms (PyTorch's own until the export, then the package)"
-    )
+    _bars(axes[1], names, latencies, [_BAR] * len(names), "latency, ms (eager, after the export the package)")
     sizes = [stage["size_bytes"] / 1e3 for stage in stages]
-    _bars(axes[2], names, sizes, [_BAR] * len(names), "size, kB (weights until the export, then the package's file)")
+    _bars(axes[2], names, sizes, [_BAR] * len(names), "size, kB (weights, after the export the file)")
     return _svg(figure)
 
 

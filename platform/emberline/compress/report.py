@@ -54,7 +54,7 @@ def _drawings(content: dict[str, Any]) -> dict[str, Any]:
     before["latency_ms"] = before["eager_ms"]
     points = [
         {
-            "name": f"{name}, {package['backend']}",
+            "name": f"{name}/{package['file'].removeprefix(name)}".replace("/.", " "),
             "backend": package["backend"],
             "latency_ms": package["latencies"][0]["wall_ms"],
             "accuracy": package["accuracy"],

@@ -14,7 +14,7 @@ from emberline.compress.context import Context
 from emberline.compress.probe import make_probe
 from emberline.compress.program import trace
 from emberline.compress.state import State
-from emberline.errors import MissingTool, StageFailed
+from emberline.errors import EmberlineError, MissingTool, StageFailed
 from emberline.recipe import Export, ExportBackend
 
 EXPORTED = "exported.pt2"
@@ -82,5 +82,6 @@ def _interpreted(program: torch.export.ExportedProgram, folder: Path, max_batch:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(getattr(error, "fact", error))
-    return f"{type(error).__name__}: {' '.join(text.split())[:300]}"
+    if isinstance(error, EmberlineError):
+        return error.fact
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
