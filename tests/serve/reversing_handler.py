@@ -25,6 +25,6 @@ class Reversing:
         answers = []
         for index, body in enumerate(bodies):
             outputs = [value + self.behaviour.get("bias", 0.0) for value in reversed(body["x"])]
-            answers.append(orjson.dumps({"outputs": outputs, "pid": os.getpid()}))
+            answers.append(orjson.dumps({"outputs": outputs, "pid": os.getpid(), "batch": len(bodies)}))
             context.set_response_content_type(index, "application/json")
         return answers

@@ -1,9 +1,9 @@
 """Batches without waiting: one instruction of TorchServe's front end, changed as java loads it.
 
-With `maxBatchDelay` 0 TorchServe 0.12.0 should hand a worker what waits for it. It hands over at most two requests: after
-each one that it adds, `Model.pollBatch` stops unless time is *left*, and of a delay of 0 nothing ever is. Here it stops
-when time is *overdrawn* (`ifgt` becomes `ifge`). A lone request then goes out at once, and while a worker computes, the
-next batch gathers by itself: the busier the server, the fuller the batch, with no delay to choose.
+With `maxBatchDelay` 0 TorchServe 0.12.0 should hand a worker what waits for it. It hands over at most two requests:
+after each one that it adds, `Model.pollBatch` stops unless time is *left*, and of a delay of 0 nothing ever is. Here it
+stops when time is *overdrawn* (`ifgt` becomes `ifge`). A lone request then goes out at once, and while a worker
+computes, the next batch gathers by itself: the busier the server, the fuller the batch, with no delay to choose.
 
 Only the very class that was looked at is changed, into a folder that stands before TorchServe's own on the class path.
 """

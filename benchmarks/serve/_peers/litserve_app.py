@@ -1,0 +1,33 @@
+"""LitServe, tuned: two workers, batches of up to 32 that wait at most 1 ms."""
+
+import os
+
+import litserve
+from fastapi import Request, Response
+from predictor import Predictor
+
+
+class Api(litserve.LitAPI):
+    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe passes it
+        self.predictor = Predictor()
+
+    async def decode_request(self, request: Request) -> bytes:
+        return await request.body()
+
+    def batch(self, inputs: list[bytes]) -> list[bytes]:
+        return inputs
+
+    def predict(self, bodies: list[bytes]) -> list[bytes]:
+        return self.predictor(bodies)
+
+    def unbatch(self, output: list[bytes]) -> list[bytes]:
+        return output
+
+    def encode_response(self, output: bytes) -> Response:
+        return Response(output, media_type="application/json")
+
+
+if __name__ == "__main__":
+    api = Api(max_batch_size=32, batch_timeout=0.001, api_path="/inference")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=2)
+    server.run(port=int(os.environ["BENCH_PORT"]), generate_client_file=False, log_level="warning")
