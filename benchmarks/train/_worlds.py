@@ -123,5 +123,33 @@ def _mutate(name: str) -> None:
         state.Learner.tensors = lambda self: {  # type: ignore[method-assign]
             key: value * 0 if "running_mean" in key else value for key, value in kept(self).items()
         }
+    elif name == "timed":  # breaks nothing: what snapshots take is written beside the recipe
+        _time_snapshots()
     else:
-        raise ValueError(f"no mutant {name!r}: tree, buffers")
+        raise ValueError(f"no mutant {name!r}: tree, buffers, timed")
+
+
+def _time_snapshots() -> None:
+    from emberline.train import pace
+
+    kept = pace.Snapshots.after_step
+    spent = {"seconds": 0.0, "in_snapshots_s": 0.0, "written": 0, "state_mb": 0.0}
+    begun = 0.0
+
+    def after_step(self: pace.Snapshots, step: int, tensors: Any) -> None:
+        nonlocal begun
+        measured = self._measures
+        started = time.monotonic()
+        kept(self, step, tensors)
+        ended = time.monotonic()
+        if measured:  # the pace is not chosen yet
+            begun = ended
+            return
+        spent["in_snapshots_s"] += ended - started
+        spent["written"] += step % self._every == 0
+        spent["seconds"] = ended - begun
+        if step % 20 == 0:
+            spent["state_mb"] = round(sum(t.numel() * t.element_size() for t in tensors().values()) / 1e6, 1)
+            Path("timed.json").write_text(json.dumps(spent))
+
+    pace.Snapshots.after_step = after_step  # type: ignore[method-assign]
