@@ -36,7 +36,10 @@ Array = NDArray[Any]
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
 THREADS_VARIABLE = "EMBERLINE_THREADS"
-PROBE_TIMEOUT_S = 30.0
+# a probe hangs when it has computed nothing for so long, or has not answered at all: on a crowded machine a healthy one
+# may take minutes, and must not be taken for broken
+PROBE_STALL_S = 20.0
+PROBE_TIMEOUT_S = 300.0
 # the flags of int8 dot products that oneDNN leaves alone when it is told to use no more than an older CPU has
 ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _HIDDEN_BY_ISA = {
@@ -261,7 +264,7 @@ def _probe_forked(folder: Path, described: Mapping[str, Any], package: Mapping[s
         _answer_and_exit(folder, described, package, write, scratch)
     os.close(write)
     try:
-        content = _read_all(read, PROBE_TIMEOUT_S)
+        content = _read_all(read, child)
         if content is None:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -291,18 +294,20 @@ def _answer_and_exit(
 def _probe_fresh(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
     question = json.dumps({"folder": str(folder.resolve()), "described": dict(described), "package": dict(package)})
     with tempfile.TemporaryDirectory(prefix="ember-probe-") as scratch:
-        try:
-            done = subprocess.run(
-                [sys.executable, __file__],
-                input=question.encode(),
-                capture_output=True,
-                timeout=2 * PROBE_TIMEOUT_S,
-                check=False,
-                env={**os.environ, "TMPDIR": scratch, THREADS_VARIABLE: "1"},
-            )
-        except subprocess.TimeoutExpired:
-            return f"gave the probe no answer within {2 * PROBE_TIMEOUT_S:g} s"
-    return _verdict(done.returncode, done.stdout)
+        asked = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": scratch, THREADS_VARIABLE: "1"},
+        )
+        with asked:
+            with contextlib.suppress(BrokenPipeError), asked.stdin as question_pipe:  # type: ignore[union-attr]  # piped above
+                question_pipe.write(question.encode())
+            content = _read_all(asked.stdout.fileno(), asked.pid)  # type: ignore[union-attr]  # piped above
+            if content is None:
+                asked.kill()
+    return _HANGS if content is None else _verdict(asked.returncode, content)
 
 
 def _describe_probe(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> bytes:
@@ -324,16 +329,29 @@ def _verdict(exit_code: int, content: bytes) -> str | None:
     return reason
 
 
-def _read_all(descriptor: int, timeout_s: float) -> bytes | None:
-    """All bytes until the other side closes; None when that takes longer."""
-    deadline = time.monotonic() + timeout_s
-    content = b""
-    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        piece = os.read(descriptor, 1 << 16)
-        if not piece:
-            return content
-        content += piece
+def _read_all(descriptor: int, child: int) -> bytes | None:
+    """All bytes until the child closes its side; None when it hangs."""
+    begin = moved = time.monotonic()
+    content, used = b"", -1
+    while time.monotonic() - begin < PROBE_TIMEOUT_S and time.monotonic() - moved < PROBE_STALL_S:
+        if select.select([descriptor], [], [], 1.0)[0]:
+            piece = os.read(descriptor, 1 << 16)
+            if not piece:
+                return content
+            content += piece
+        now = _ticks(child)
+        if now != used:
+            moved, used = time.monotonic(), now
     return None
+
+
+def _ticks(process: int) -> int:
+    """Processor time of a process so far, in the kernel's ticks; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 def read_json(path: Path) -> Any:

@@ -126,6 +126,21 @@ def test_the_same_in_a_process_with_threads_which_must_not_fork(copy):
         waiting.join()
 
 
+def test_a_probe_that_computes_nothing_hangs_and_one_that_is_only_slow_does_not(monkeypatch):
+    monkeypatch.setattr(loader, "PROBE_STALL_S", 1.0)
+
+    def answer(program):
+        done = subprocess.Popen([loader.sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
+        with done:
+            content = loader._read_all(done.stdout.fileno(), done.pid)
+            done.kill()
+        return content
+
+    assert answer("import time; time.sleep(60)") is None
+    busy = "import time\nbegin = time.process_time()\nwhile time.process_time() - begin < 2: pass\nprint('here')"
+    assert answer(busy) == b"here\n"
+
+
 def test_a_package_that_answers_the_probe_wrongly_is_passed_over(copy, compressed):
     # the unpruned float package in the int8 one's place: it loads, runs, and is another model
     shutil.copyfile(compressed.artifacts / "fp32" / "fp32.pt2", copy / "int8.pt2")
