@@ -7,17 +7,18 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 
 class Answering:
-    def initialize(self, context):
+    def initialize(self, context: Any) -> None:
         folder = Path(context.system_properties["model_dir"])
         self.bias = json.loads((folder / "behaviour.json").read_bytes())["bias"]
         logging.getLogger().setLevel("WARNING")
 
-    def handle(self, rows, context):
+    def handle(self, rows: list[dict[str, Any]], context: Any) -> list[bytes]:
         bodies = [orjson.loads(row["body"]) for row in rows]
         time.sleep(max(body.get("sleep_s", 0) for body in bodies))
         for index in range(len(rows)):

@@ -46,8 +46,16 @@ class SharedClasses:
             return None
         content = self.listing.read_bytes()
         complete = self.listing.with_suffix(".complete")
-        complete.write_bytes(content[: content.rfind(b"\n") + 1])  # java is still writing
-        command: list[str | Path] = ["nice", "-n", _NICENESS, self.java, "-Xshare:dump", "-XX:+UseSerialGC", "-Xlog:disable"]
+        complete.write_bytes(content[: content.rfind(b"\n") + 1])  # java is still writing it
+        command: list[str | Path] = [
+            "nice",
+            "-n",
+            _NICENESS,
+            self.java,
+            "-Xshare:dump",
+            "-XX:+UseSerialGC",
+            "-Xlog:disable",
+        ]
         command += [f"-XX:SharedClassListFile={complete}", f"-XX:SharedArchiveFile={self._partial}"]
         command += ["-cp", os.pathsep.join(self.class_path)]
         return process.start(command, name="java's shared classes", log=log, grace_s=0.0)

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ MODULES = (
 )
 _FOLDER = Path(__file__).parent
 _EXECUTABLE = 0o700
+# longer than it takes to see that the parent has died and to start another
+_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,20 @@ class Paths:
         return self.work / "python"
 
 
-def start(paths: Paths, env: Mapping[str, str], log: Path) -> process.Child:
+def standin_command(paths: Paths, *, wait_s: float = _WAIT_S) -> list[str | Path]:
+    """What stands in for Python, before the arguments that Python would get."""
+    return [sys.executable, "-I", "-S", _FOLDER / "standin.py", paths.socket, str(wait_s), sys.executable]
+
+
+def start(paths: Paths, env: Mapping[str, str], log: Path, *, modules: Sequence[str] = MODULES) -> process.Child:
     """Starts the process that forks; workers may be asked of it at once, and come when it has loaded."""
     paths.pages.mkdir(exist_ok=True)
     paths.socket.unlink(missing_ok=True)
-    stand_in = [sys.executable, "-I", "-S", _FOLDER / "standin.py", paths.socket, sys.executable]
-    line = " ".join(shlex.quote(str(part)) for part in stand_in)
+    line = " ".join(shlex.quote(str(part)) for part in standin_command(paths))
     storage.write_bytes(paths.python, f'#!/bin/sh\nexec {line} "$@"\n'.encode())
     paths.python.chmod(_EXECUTABLE)
     return process.start(
-        [sys.executable, "-I", _FOLDER / "prefork.py", paths.socket, paths.pages, *MODULES],
+        [sys.executable, "-I", _FOLDER / "prefork.py", paths.socket, paths.pages, *modules],
         name="workers' parent",
         cwd=paths.work / "cwd",
         env=env,
