@@ -59,11 +59,14 @@ def run_chain(
         log.say(f"{artifact}: {', '.join(one.name for one in done)} unchanged, reused")
     if ready == len(steps):
         return done
+    from emberline.compress.program import require_usable
     from emberline.compress.stage_latency import eager_ms
     from emberline.compress.state import read_state, write_state
 
     context = make_context()
     state = read_state(done[-1].folder, context.recipe, context.search) if done else first_state()
+    if not done:
+        require_usable(state.model, context)
     for position, step in enumerate(steps[ready:], start=ready + 1):
         log.say(f"{artifact}: {step.name} ({position}/{len(steps)}) …")
         begin = time.monotonic()

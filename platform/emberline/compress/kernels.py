@@ -12,22 +12,11 @@ from emberline.errors import StageFailed
 _CALL = re.compile(rb"aoti_torch_cpu__(?:q(?:conv|linear)|int_mm)\w*\(")
 # what the quantizer promises to compute in int8; anything else that has weights stays in floating point
 _PROMISED = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
-_WEIGHTED = (
-    *_PROMISED,
-    torch.ops.aten.conv3d.default,
-    torch.ops.aten.conv_transpose2d.input,
-    torch.ops.aten.embedding.default,
-)
 
 
 def promised_layers(graph: torch.fx.GraphModule) -> list[str]:
     """Layers of a float graph that quantization promises to make int8, by their path in the model."""
     return [layer_of(node) for node in graph.graph.nodes if node.target in _PROMISED]
-
-
-def float_layers(graph: torch.fx.GraphModule) -> list[str]:
-    """Layers with weights that no int8 kernel computes, whatever the quantizer does."""
-    return [layer_of(node) for node in graph.graph.nodes if node.target in _WEIGHTED and node.target not in _PROMISED]
 
 
 def unquantized_layers(graph: torch.fx.GraphModule) -> list[str]:

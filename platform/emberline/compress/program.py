@@ -9,7 +9,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from emberline import models
 from emberline.compress.context import Context
-from emberline.errors import StageFailed
+from emberline.errors import InvalidSetting, StageFailed
 
 _EXAMPLE_ROWS = 8  # any number above 1: torch takes a batch of 1 for a constant
 
@@ -71,8 +71,26 @@ def require_forward(model: nn.Module, example: tuple[torch.Tensor, ...], stage: 
         raise StageFailed(
             stage,
             f"layer {layer} fails in forward with {type(error).__name__}: {_first_line(error)}",
-            hint=f"it was given inputs of shape {shapes}, as the recipe's preprocessing makes them",
+            hint=f"it was given inputs of shape {shapes}, as preprocessing.inputs and preprocessing.steps make them",
         ) from error
+
+
+def require_usable(model: nn.Module, context: Context) -> None:
+    """Asks the model for two rows before any stage works on it.
+
+    Raises:
+        StageFailed: it fails in forward; names the layer.
+        InvalidSetting: it gives another number of scores a row than the recipe has labels.
+    """
+    example = context.example(2)
+    require_forward(model, example, "compress")
+    with torch.no_grad():
+        answer = model(*example)
+    scores, labels = answer[0] if isinstance(answer, tuple | list) else answer, context.recipe.labels
+    if labels and (scores.dim() != 2 or scores.shape[1] != len(labels)):  # noqa: PLR2004 - rows, classes
+        required = f"{[len(example[0]), len(labels)]}, a score for each of the recipe's {len(labels)} labels,"
+        hint = "name every class in `labels`, in the order of the model's outputs, or mend model.arguments"
+        raise InvalidSetting("labels", "the shape of the model's first output", list(scores.shape), required, hint=hint)
 
 
 def _call(error: Exception) -> str:

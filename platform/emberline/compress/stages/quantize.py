@@ -36,9 +36,12 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
         return _tables_only(state, model, tables, context)
     rows = _calibration_rows(settings, context)
     graph = Int8(context, rows).graph(model)
-    promised, left = kernels.promised_layers(graph), [n for n in kernels.float_layers(graph) if n not in tables]
+    promised = kernels.promised_layers(graph)
+    left = _left(model, promised)
     if not promised:
-        raise StageFailed("quantize", "the model has no convolution or linear layer to quantize")
+        fact = "the model has no convolution or linear layer to quantize"
+        hint = f"no int8 kernel computes {', '.join(left)}; precision bf16 or fp16 takes any layer" if left else None
+        raise StageFailed("quantize", fact, hint=hint)
     if left:
         context.log.say(f"quantize: {', '.join(left)} stay in floating point: no int8 kernel computes such layers")
     skipped, ranks = _skipped(model, promised, rows, settings)
@@ -67,6 +70,16 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
     return after.after(note=note)
 
 
+def _left(model: nn.Module, promised: list[str]) -> list[str]:
+    """Layers with weights that no int8 kernel computes: recurrent ones, transposed convolutions, a user's own."""
+    return [
+        f"{name or type(layer).__name__} ({type(layer).__name__})"
+        for name, layer in model.named_modules()
+        if any(one.dim() > 1 for one in layer.parameters(recurse=False))
+        and not any(name == one or name.startswith(f"{one}.") for one in promised)
+    ]
+
+
 def _tables_only(state: State, model: nn.Module, tables: tuple[str, ...], context: Context) -> State:
     if not tables:
         hint = "precision int8 covers convolutions and linear layers"
@@ -88,7 +101,9 @@ def _skipped(
     """Layers that stay in floating point, and how sensitive each layer is, by name."""
     named = layers.matching(model, settings.skip_layers, stage="quantize", key="skip_layers")
     skipped = [name for name in promised if any(name == one or name.startswith(f"{one}.") for one in named)]
-    ranks = sensitivity(model, promised, tuple(array[:_SENSITIVITY_ROWS] for array in rows))
+    known = dict(model.named_modules())
+    alone = [name for name in promised if isinstance(known.get(name), layers.WEIGHTED)]
+    ranks = sensitivity(model, alone, tuple(array[:_SENSITIVITY_ROWS] for array in rows))
     most = [name for name in ranks if name not in skipped][: settings.skip_sensitive]
     if len({*skipped, *most}) == len(set(promised)):
         keys = "skip_layers and skip_sensitive"

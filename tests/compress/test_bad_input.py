@@ -1,0 +1,84 @@
+"""What a model or data that cannot be compressed is told, before anything is spent on it."""
+
+import numpy as np
+import pytest
+from torch import nn
+
+from emberline.compress.chain import run_chain
+from emberline.compress.plan import Step
+from emberline.compress.program import require_usable
+from emberline.compress.stages.quantize import quantize
+from emberline.compress.state import State
+from emberline.data import Splits, rows_from_arrays
+from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.models.digits import digits_cnn
+from emberline.recipe import Prune, Quantize
+from emberline.runlog import RunLog
+
+
+class Recurrent(nn.Module):
+    """An LSTM over the rows of a picture."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.memory = nn.LSTM(8, 6, batch_first=True)
+        self.head = nn.Linear(6, classes) if classes else None
+
+    def forward(self, x):
+        last = self.memory(x[:, 0])[0][:, -1]
+        return self.head(last) if self.head else last
+
+
+def test_a_model_with_other_outputs_than_labels_is_refused_before_any_stage(trained_run, tmp_path):
+    def run():
+        return run_chain(
+            "int8",
+            steps=[Step("prune", Prune(stage="prune", ratio=0.5), "a" * 64)],
+            cache=tmp_path / "cache",
+            log=RunLog(),
+            make_context=trained_run.context,
+            first_state=lambda: State(digits_cnn(8, num_classes=7)),
+        )
+
+    with pytest.raises(
+        InvalidSetting, match=r"\[2, 7\]; \[2, 10\], a score for each of the recipe's 10 labels"
+    ) as error:
+        run()
+    assert "name every class in `labels`" in error.value.hint
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_input_of_another_shape_than_the_model_takes_names_layer_and_fields(trained_run):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(65, 10))
+    with pytest.raises(StageFailed, match=r"layer 1 \(Linear\) fails in forward") as error:
+        require_usable(model, trained_run.context())
+    assert "preprocessing.inputs and preprocessing.steps" in error.value.hint
+
+
+def test_a_layer_that_has_no_int8_kernel_is_named_and_stays(trained_run, capfd):
+    state = quantize(
+        State(Recurrent(10).eval()), Quantize(stage="quantize", calibration_rows=32), trained_run.context()
+    )
+    assert state.note["float_layers"] == ["memory (LSTM)"]
+    assert "memory (LSTM) stay in floating point: no int8 kernel" in capfd.readouterr().err
+
+
+def test_a_model_of_such_layers_alone_is_told_what_would_take_them(trained_run):
+    with pytest.raises(StageFailed, match="no convolution or linear layer to quantize") as error:
+        quantize(State(Recurrent(0).eval()), Quantize(stage="quantize", calibration_rows=32), trained_run.context())
+    assert "memory (LSTM)" in error.value.hint
+    assert "bf16" in error.value.hint
+
+
+def test_no_rows_to_calibrate_with_are_refused_by_the_name_of_the_split(trained_run, monkeypatch):
+    rows = rows_from_arrays("pixels", np.zeros((4, 8, 8), np.float32), [0, 1, 2, 3])
+    monkeypatch.setattr("emberline.data.load", lambda *_: Splits(rows.take([]), rows, rows))
+    with pytest.raises(EmberlineError, match="split 'train' has zero rows"):
+        quantize(State(digits_cnn(8).eval()), Quantize(stage="quantize"), trained_run.context())
+
+
+def test_labels_out_of_range_are_refused_by_row(trained_run, monkeypatch):
+    rows = rows_from_arrays("pixels", np.zeros((4, 8, 8), np.float32), [0, 1, 12, 3])
+    monkeypatch.setattr("emberline.data.load", lambda *_: Splits(rows, rows, rows))
+    with pytest.raises(InvalidSetting, match="label of row 2 is 12; 0 to 9"):
+        quantize(State(digits_cnn(8).eval()), Quantize(stage="quantize"), trained_run.context())
