@@ -23,6 +23,7 @@ from emberline.runlog import RunLog, read_events
 from emberline.train.failure import read_failure
 from emberline.train.folder import LOG, finished_manifest
 from emberline.train.local_store import LocalStore
+from emberline.train.occupancy import occupy
 from emberline.train.preemption import PREEMPTED
 from emberline.train.show import Follow
 
@@ -68,8 +69,9 @@ def launch(options: Launch) -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGINT, _interrupted)
     try:
-        print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
-        _train(options, recipe, run_id)
+        with occupy(path, run_id, options.rdzv_endpoint):
+            print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
+            _train(options, recipe, run_id)
     except _Interrupted as signalled:
         print(f"stopped; what was done is saved in {path}, and the same command goes on from there", file=sys.stderr)
         return 130 if signalled.number == signal.SIGINT else PREEMPTED

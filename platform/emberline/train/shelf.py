@@ -114,8 +114,12 @@ class ObjectShelf:
 
     def names(self, skipped_because: Why | None = None) -> list[str]:
         claims = {number: self._accepted(number) for number in self._generations()}
-        kept = []
-        for name in sorted(self._whole()):
+        kept, whole = [], set(self._whole())
+        for name in sorted(self._begun()):
+            if name not in whole:
+                if skipped_because is not None:
+                    skipped_because(name, f"it has no {MANIFEST}: its writing was never finished")
+                continue
             generation = int(name.partition(".g")[2])
             overtaken_by = min((number for number in claims if number > generation), default=None)
             if overtaken_by is None or name in claims[overtaken_by]:
@@ -139,6 +143,7 @@ class ObjectShelf:
                 self.check(generation)
             storage.copy_file(paper / file, storage.join(self._checkpoints, name, *file.parts))
         self.check(generation)
+        self._clear_unfinished(generation)
         return name
 
     @contextmanager
@@ -171,11 +176,7 @@ class ObjectShelf:
         return max(self._generations(), default=0)
 
     def sweep(self) -> None:
-        """Removes files of checkpoints that were never finished, by generations before the newest."""
-        whole, newest = set(self._whole()), f".g{self.newest_generation():06d}"
-        for name in storage.list_names(self._checkpoints):
-            if name not in whole and not name.endswith(newest):
-                storage.remove_folder(storage.join(self._checkpoints, name))
+        """Nothing at the start, when what is not whole is still to be told; `put` clears it away."""
 
     @property
     def _checkpoints(self) -> str:
@@ -184,9 +185,18 @@ class ObjectShelf:
     def _record(self, generation: int) -> str:
         return storage.join(self._location, "generations", f"{generation:06d}.json")
 
+    def _begun(self) -> list[str]:
+        return [name for name in storage.list_names(self._checkpoints) if name.startswith("step-") and ".g" in name]
+
     def _whole(self) -> list[str]:
-        names = [name for name in storage.list_names(self._checkpoints) if name.startswith("step-") and ".g" in name]
-        return [name for name in names if storage.exists(storage.join(self._checkpoints, name, MANIFEST))]
+        return [name for name in self._begun() if storage.exists(storage.join(self._checkpoints, name, MANIFEST))]
+
+    def _clear_unfinished(self, generation: int) -> None:
+        """Removes what generations before this one left without a manifest."""
+        whole = set(self._whole())
+        for name in self._begun():
+            if name not in whole and int(name.partition(".g")[2]) < generation:
+                storage.remove_folder(storage.join(self._checkpoints, name))
 
     def _generations(self) -> list[int]:
         names = storage.list_names(storage.join(self._location, "generations"))
