@@ -1,5 +1,6 @@
 """Checkpoints and snapshots: whole or refused, never half and never somebody else's."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import torch
 
 from emberline.train import fence, snapshot
 from emberline.train.checkpoint import Checkpoints
+from emberline.train.litter import sweep_semaphores
 
 
 @pytest.fixture
@@ -154,3 +156,17 @@ def test_shared_memory_of_a_run_whose_folder_is_gone_is_freed(tmp_path, tensors)
     assert not paths["gone"].exists()
     assert paths["kept"].exists()
     paths["kept"].unlink()
+
+
+def test_old_semaphores_that_nobody_has_open_are_removed_and_others_stay():
+    held = multiprocessing.get_context("spawn").Lock()
+    names = [f"/dev/shm/sem.{held._semlock.name.removeprefix('/')}", f"/dev/shm/sem.mp-old{os.getpid()}"]
+    paths = [Path(name) for name in (*names, f"/dev/shm/sem.mp-new{os.getpid()}")]
+    for path in paths[1:]:
+        path.write_bytes(b"x" * 32)
+    for path in paths[:2]:
+        os.utime(path, (0, 0))
+    removed = sweep_semaphores()
+    assert [str(path) in removed for path in paths] == [False, True, False]
+    assert [path.exists() for path in paths] == [True, False, True]
+    paths[2].unlink()
