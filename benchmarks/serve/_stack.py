@@ -146,6 +146,9 @@ def stack(folder: Path, *, workers: int = 2, experiment: bool = False, **setting
         try:
             _await_paper(made.route, folder, "route")
             yield made
+        except BaseException:
+            _show_logs(folder)
+            raise
         finally:
             made.route.stop(30)
     finally:
@@ -274,6 +277,12 @@ def under_load(load: Load, harm: Callable[[], dict[str, Any]], healed: Callable[
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> dict[str, Any]:
     os.kill(pid, number)
     return {"signal": number.name, "pid": pid, "at": time.time()}
+
+
+def _show_logs(folder: Path) -> None:
+    """What a trial that failed leaves: its folder is removed."""
+    for path in (folder / "serve.log", folder / "state" / "serve.jsonl", folder / "state" / "serve" / "model.log"):
+        print(f"--- {path.name}", *path.read_text(errors="replace").splitlines()[-60:], sep="\n", file=sys.stderr)
 
 
 def _verb(verb: str, folder: Path, *options: str) -> process.Child:

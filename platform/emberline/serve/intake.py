@@ -7,6 +7,7 @@ looks found it the same, so one that is being copied is left alone.
 import filecmp
 import json
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -27,6 +28,9 @@ Stamp = tuple[int, int, int, int | None]
 
 # steps (a second each) without a request before a version whose archive is gone is unregistered
 _QUIET_STEPS = 2
+# before an archive that could not be brought up is tried again, the first time and at most
+_FIRST_WAIT_S = 5.0
+_LAST_WAIT_S = 300.0
 _SCALE_DRAIN_S = 5.0
 _ROLL_TIMEOUT_S = 60.0
 _MANIFEST = Path("MAR-INF", "MANIFEST.json")
@@ -75,6 +79,7 @@ class Intake:
         self._look, self._admit, self._restart, self._changed = look, admit, restart, changed
         self._taken, self._seen = dict(taken), dict(taken)
         self._quiet: dict[Key, tuple[float, int]] = {}
+        self._waiting: dict[Path, tuple[Stamp, float, float]] = {}
         self._scaled: dict[Key, int] = dict(fleet.workers)
 
     @property
@@ -93,7 +98,7 @@ class Intake:
             del self._taken[path]
             self._let_go(path)
         for path, stamp in now.items():
-            if self._taken.get(path) != stamp and before.get(path) == stamp:
+            if self._taken.get(path) != stamp and before.get(path) == stamp and not self._is_to_wait(path, stamp):
                 self._take(path, stamp)
         for key in tuple(self._fleet.leaving):
             self._unregister_when_quiet(key)
@@ -111,14 +116,26 @@ class Intake:
         try:
             self._place(one)
         except EmberlineError as error:
-            management.described_all(self._setup.management)  # raises where TorchServe itself is down: tried again then
-            self._log.say(f"not taken in: {error}")
+            # it may be the machine's fault and not the archive's, so it is tried again, each time after a longer wait
+            _, _, before_s = self._waiting.get(path, (stamp, 0.0, _FIRST_WAIT_S / 2))
+            wait_s = min(_LAST_WAIT_S, 2 * before_s)
+            self._waiting[path] = (stamp, time.monotonic() + wait_s, wait_s)
+            self._log.say(f"not taken in, to be tried again in {wait_s:g} s: {error}")
+            return
         finally:
             one.file.unlink(missing_ok=True)
+        self._waiting.pop(path, None)
         self._taken[path] = stamp
         for key, other in self._fleet.admitted.items():
             if other.source == path and key != one.key:  # the file held another version before
                 self._fleet.leaving.add(key)
+
+    def _is_to_wait(self, path: Path, stamp: Stamp) -> bool:
+        failed, until, _ = self._waiting.get(path, (None, 0.0, 0.0))
+        if failed == stamp:
+            return time.monotonic() < until
+        self._waiting.pop(path, None)
+        return False
 
     def _place(self, one: Admitted) -> None:
         current = self._fleet.admitted.get(one.key)

@@ -26,6 +26,7 @@ from emberline.serve.standin import CODE, LENGTH, STANDARD_FILES
 
 _PR_SET_PDEATHSIG = 1
 _BACKLOG = 256
+_REQUEST_TIMEOUT_S = 5.0  # a stand-in that was stopped in the midst of its request must not hold up the others
 
 
 @dataclass
@@ -75,7 +76,10 @@ def _fork(connection: socket.socket, pages: Path) -> _Worker:
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    connection.settimeout(_REQUEST_TIMEOUT_S)
     head, files, _, _ = socket.recv_fds(connection, LENGTH.size, STANDARD_FILES)
+    if len(head) < LENGTH.size or len(files) < STANDARD_FILES:
+        raise ValueError("the stand-in ended before it asked")
     (length,) = LENGTH.unpack(head)
     content = bytearray()
     while len(content) < length:
