@@ -1,6 +1,7 @@
 """The whole of `emberline compress` on a net that is trained in seconds."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -147,6 +148,13 @@ def test_a_failed_gate_tries_the_fallbacks_in_order_and_says_so(compressed):
     assert warnings[1].startswith("fallback 1 failed: gate max_size_mb failed")
     assert "fallback 2 was taken" in warnings
     assert any("fallback 1 of 2 is tried" in line for line in compressed.log_lines())
+
+
+def test_a_fallback_that_cannot_work_is_refused_before_anything_runs(trained_run, tmp_path):
+    shutil.copytree(trained_run.artifacts / "trained", tmp_path / "small" / "artifacts" / "trained")
+    with pytest.raises(InvalidSetting, match="one export stage, as the last one"):
+        compress_recipe(trained_run.recipe_path, ["compress.artifacts.int8.fallbacks=[[{stage: quantize}]]"], tmp_path)
+    assert not (tmp_path / "small" / "artifacts" / ".cache").exists()
 
 
 def test_a_failed_accuracy_gate_names_the_layers_that_lost_most():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emberline.artifact import Artifact, read_artifact
-from emberline.compress.plan import Step, base_key, choose_backends, plan
+from emberline.compress.plan import Step, base_key, choose_backends, plan, require_order
 from emberline.compress.target import Target, this_machine
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
@@ -111,7 +111,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     """Reads recipe and trained artifact.
 
     Raises:
-        InvalidSetting: the recipe has no compress section.
+        InvalidSetting: the recipe has no compress section, or a fallback's stages stand in an order that cannot work.
         MissingFile: the model was not trained.
     """
     recipe = load_recipe(path, settings)
@@ -122,5 +122,8 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     if not trained_folder.is_dir():
         raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
     parent, trained = read_artifact(trained_folder)
+    for name, variant in recipe.compress.artifacts.items():
+        for stages in variant.fallbacks:  # told now, not after the hours that come before they are needed
+            require_order(name, variant.model_copy(update={"stages": stages}))
     target = this_machine(recipe.compress.int8_for)
     return Job(path, recipe, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
