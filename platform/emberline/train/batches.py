@@ -8,9 +8,11 @@ Legend of shapes: B rows of one shard.
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from emberline.recipe import Preprocessing, Recipe
 Inputs = tuple[torch.Tensor, ...]
 Bounds = tuple[int, int]
 
+_FAULTS = (ValueError, TypeError, KeyError, IndexError, OSError)
 _READING = Lock()  # rows are a user's own code, which need not bear two threads at a time; decoding is ours
 
 
@@ -155,24 +158,40 @@ class Prepare:
 
     def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
         """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
-        prepared, labels = [], np.empty(len(indices), np.int64)
+        labels = np.empty(len(indices), np.int64)
         instances: list[Instance] = []
         with _READING:
             for position, index in enumerate(indices.tolist()):
                 try:
                     instance, labels[position] = rows[index]
-                except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
-                    hint = "rows[index] must give (instance, label): inputs by name, and the class's number"
-                    fact = f"cannot be read: {type(error).__name__}: {error}"
-                    raise EmberlineError(fact, place=self._where(rows, index), hint=hint) from error
-                instances.append(instance)
+                    instances.append(dict(instance))
+                except _FAULTS as error:
+                    raise self._unreadable(rows, index, error) from error
+        return tuple(torch.from_numpy(array) for array in self._decode(rows, indices, instances)), labels
+
+    def _decode(
+        self, rows: Rows, indices: NDArray[np.int64], instances: Sequence[Instance]
+    ) -> tuple[NDArray[Any], ...]:
+        """All at once where that can be had; else row by row, which also tells the one that is at fault."""
+        with suppress(*_FAULTS):
+            if (whole := self._apply.together(instances)) is not None:
+                return tuple(whole)
+        prepared = []
         for index, instance in zip(indices.tolist(), instances, strict=True):
             try:
                 prepared.append(self._apply(instance))
             except self._module.InvalidInput as error:
                 hint = "the recipe's preprocessing.inputs say what each row must hold"
                 raise EmberlineError(str(error), place=self._where(rows, index), hint=hint) from error
-        return tuple(torch.from_numpy(array) for array in self._module.stack(prepared)), labels
+            except _FAULTS as error:
+                raise self._unreadable(rows, index, error) from error
+        return tuple(self._module.stack(prepared))
+
+    def _unreadable(self, rows: Rows, index: int, error: Exception) -> EmberlineError:
+        hint = "rows[index] must give (instance, label): inputs by name, and the class's number"
+        return EmberlineError(
+            f"cannot be read: {type(error).__name__}: {error}", place=self._where(rows, index), hint=hint
+        )
 
     def _where(self, rows: Rows, index: int) -> str:
         """The row by number, and by file where its rows tell."""
@@ -199,8 +218,8 @@ def check_rows(splits: Splits, recipe: Recipe) -> None:
 
 def _random_states() -> tuple[object, ...]:
     """Of the three generators that a user's code may draw from unasked."""
-    _, words, position, *_ = np.random.get_state()  # noqa: NPY002 - it is the global one that user code may rely on
-    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(words), position
+    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is the global one that user code may use
+    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(state["key"]), state["pos"]
 
 
 def place_of(recipe: Recipe, split: str) -> str:
