@@ -172,7 +172,8 @@ class Load:
     """Asks through the router all the time while its block runs, each request with numbers of its own.
 
     Args:
-        expected: the biases that an answer of a version may have; `default` where there is no experiment.
+        sleep_s: how long the model takes for each request.
+        expected: the biases that an answer of a version may have; several while its content is replaced.
     """
 
     def __init__(
@@ -181,11 +182,12 @@ class Load:
         *,
         connections: int = 8,
         pause_s: float = 0.01,
+        sleep_s: float = 0.0,
         expected: dict[str, set[float]] | None = None,
     ) -> None:
         self.asked: list[Asked] = []
         self._port = int(stack.paper("route")["address"].rpartition(":")[2])
-        self._connections, self._pause_s = connections, pause_s
+        self._connections, self._pause_s, self._sleep_s = connections, pause_s, sleep_s
         self._expected = expected or {version: {bias} for version, bias in BIAS.items()}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -229,7 +231,7 @@ class Load:
                 writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, n: float, began: float) -> Asked:
-        body = orjson.dumps({"x": [n, n + 1, n + 2]})
+        body = orjson.dumps({"x": [n, n + 1, n + 2], "sleep_s": self._sleep_s})
         head = f"POST /predictions/{MODEL} HTTP/1.1\r\nhost: r\r\nx-unit-id: {n}\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         async with asyncio.timeout(HUNG_S):
