@@ -27,7 +27,7 @@ DAMAGES = 100  # of a trial
 
 def trial(folder: Path, number: int) -> dict[str, Any]:
     if os.environ.get("EMBERLINE_BENCH_MUTANT") == "hash":
-        paper._entry = lambda path: _Anything()  # noqa: SLF001, ARG005 - a mutant
+        _forget_hashes()
     chance = random.Random(number)
     location = f"file://{folder}/bucket" if number % 2 else None
     one = Checkpoints(folder / "run", digest="d", keep=3, location=location)
@@ -96,13 +96,14 @@ def damage(paper_folder: Path, chance: random.Random) -> str:
     return kind
 
 
-class _Anything:
-    """Equal to every hash and size."""
+def _forget_hashes() -> None:
+    """The mutant: sizes are compared, contents are not."""
+    real = paper._entry  # noqa: SLF001 - a mutant
+    known: dict[str, paper.FileEntry] = {}
 
-    xxh3 = ""
+    def entry(path: Path) -> paper.FileEntry:
+        now = real(path)
+        first = known.setdefault(f"{path.parent.name}/{path.name}", now)
+        return paper.FileEntry(xxh3=first.xxh3, size_bytes=now.size_bytes)
 
-    def __eq__(self, _other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
+    paper._entry = entry  # noqa: SLF001 - a mutant
