@@ -105,3 +105,21 @@ def test_int8_made_with_vnni_needs_it_and_without_it_is_calibrated_to_seven_bits
     assert "avx512_vnni" not in Target("avx512_vnni", compiler=True).needs("fp32")
     assert MACHINE.reduce_range
     assert not Target("avx_vnni", compiler=True).reduce_range
+
+
+def test_a_student_that_would_undo_earlier_stages_is_refused():
+    student = {"stage": "distill", "epochs": 1, "student": {"factory": "emberline.models.digits:digits_cnn"}}
+    assert [step.name for step in steps_of([student, *INT8])][:2] == ["distill", "prune"]
+    with pytest.raises(InvalidSetting, match="distill with a student once, as the first one") as error:
+        steps_of([INT8[0], student, *INT8[1:]])
+    assert "would be lost" in error.value.hint
+
+
+def test_another_recording_of_a_teacher_is_another_lesson(tmp_path):
+    recorded = tmp_path / "answers.parquet"
+    stages = [{"stage": "distill", "epochs": 1, "recorded": str(recorded)}, *INT8]
+    recorded.write_bytes(b"one")
+    first = steps_of(stages)
+    assert changed(first, steps_of(stages)) == []
+    recorded.write_bytes(b"another")
+    assert "distill" in changed(first, steps_of(stages))

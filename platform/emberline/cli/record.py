@@ -18,7 +18,7 @@ def record(
         path: An artifact, or a run, whose trained artifact it then is.
         recipe: The recipe that names the rows; the one that the run keeps if not given.
         split: Which of the recipe's splits.
-        output: The file; <run>/recorded/<artifact>-<split>.parquet if not given.
+        output: The file; RUN/recorded/ARTIFACT-SPLIT.parquet if not given.
     """
     from emberline.compress.record import record as write
 

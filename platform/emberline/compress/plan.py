@@ -89,6 +89,12 @@ def require_order(name: str, variant: Variant) -> None:
     if "quantize" in kinds and kinds.index("quantize") != len(kinds) - 2:
         hint = "pruning and fine-tuning change the float model, which would leave the quantized one behind"
         raise InvalidSetting(place, "stages", kinds, "quantize just before export, once,", hint=hint)
+    students = [
+        position for position, stage in enumerate(variant.stages) if isinstance(stage, Distill) and stage.student
+    ]
+    if students and students != [0]:
+        hint = "a student is a net of its own, so what stages before it did to the other one would be lost"
+        raise InvalidSetting(place, "stages", kinds, "distill with a student once, as the first one,", hint=hint)
 
 
 def choose_backends(variant: Variant, target: Target) -> tuple[tuple[ExportBackend, ...], str | None]:

@@ -36,7 +36,6 @@ def prune(state: State, settings: Prune, context: Context) -> State:
     return state.after(
         model=model,
         edits=(*state.edits, *edits),
-        masked=(),
         note={**note, **({"measured": measured} if measured else {})},
     )
 
