@@ -1,6 +1,7 @@
 """A worker's own words, found among everybody's."""
 
 from emberline.serve import modellog
+from emberline.serve.tracebacks import Tracebacks
 
 LOG = """\
 2026-01-01T10:00:00,000 INFO  W-9000-digits_1.0-stdout Torch worker started.
@@ -71,3 +72,29 @@ def test_rotated_log_is_read_from_its_start(tmp_path):
 def test_log_that_is_not_there_says_nothing(tmp_path):
     assert modellog.size_of(tmp_path / "model.log") == 0
     assert modellog.last_words(tmp_path / "model.log", "digits", "1.1") == ""
+
+
+def traceback_lines(worker, *texts):
+    return "".join(f"2026-01-01T10:00:00,000 INFO  W-{worker}-stdout {text}\n" for text in texts)
+
+
+def test_every_traceback_is_told_once_with_its_cause_and_whole_though_workers_speak_at_once(tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text(LOG)
+    found = Tracebacks(log, since=len(LOG))
+    assert not found.look(), "what was there before is told already"
+    first = ["Traceback (most recent call last):", '  File "h.py", line 1, in handle', "KeyError: 'x'"]
+    chain = ["", "During handling of the above exception, another exception occurred:", "", *first[:2], "ValueError: y"]
+    with log.open("a") as file:
+        file.write(traceback_lines("9000-m_1.0", *first[:2]))
+        file.write(traceback_lines("9001-m_1.1", *first))
+    assert {(one.name, one.text): times for one, times in found.look().items()} == {("m_1.1", "\n".join(first)): 1}
+    with log.open("a") as file:
+        file.write(traceback_lines("9000-m_1.0", first[2], *chain, "an answer"))
+    told = [one.text for one in found.look()]
+    assert told == ["\n".join(first)] or told == ["\n".join(first), "\n".join(chain[3:])]
+    log.rename(tmp_path / "model.log.1")
+    with (tmp_path / "model.log.1").open("a") as file:
+        file.write(traceback_lines("9002-m_1.0", *first[:2]))
+    log.write_text(traceback_lines("9002-m_1.0", "OSError: z"))
+    assert [one.text.splitlines()[-1] for one in found.look()] == ["OSError: z"]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 # e.g. `2026-11-22T20:46:39,337 INFO  W-9002-digits_1.1-stdout Traceback (most recent call last):`
-_LINE = re.compile(r"^\S+ \w+ +W-(?P<worker>\d+)-(?P<name>.+)-(?:stdout|stderr) (?P<text>.*)$")
+LINE = re.compile(r"^\S+ \w+ +W-(?P<worker>\d+)-(?P<name>.+)-(?:stdout|stderr) (?P<text>.*)$")
 _NOT_LOADED = ("Failed to load model", "Load model ")
 _DIED = "Backend worker process died"
 _READ_BYTES = 1 << 20
@@ -27,7 +27,7 @@ def last_words(path: Path, model: str, version: str, *, since: int = 0, lines: i
     with path.open("rb") as file:
         file.seek(start)
         text = file.read().decode(errors="replace")
-    found = [m for line in text.splitlines() if (m := _LINE.match(line)) and m["name"] == f"{model}_{version}"]
+    found = [m for line in text.splitlines() if (m := LINE.match(line)) and m["name"] == f"{model}_{version}"]
     if not found:
         return ""
     deaths = [m for m in found if m["text"].startswith((_DIED, *_NOT_LOADED))]

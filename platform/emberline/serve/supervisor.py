@@ -22,6 +22,7 @@ from emberline.serve.ledger import Ledger
 from emberline.serve.management import Described
 from emberline.serve.probe import Result
 from emberline.serve.status import Board, Phase, VersionStatus
+from emberline.serve.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from emberline.serve.intake import Intake
@@ -61,6 +62,7 @@ class Supervisor:
         self.bringup = BringUp(engine, log)
         self.stopping, self.reload = threading.Event(), threading.Event()
         self._memory = Memory(started=0.0)
+        self._tracebacks = Tracebacks(engine.setup.model_log, since=modellog.size_of(engine.setup.model_log))
         self._ledger = Ledger(engine.setup.workers.pages)
         self._results: dict[Key, Result] = {}
         self._failed: Counter[Key] = Counter()
@@ -129,7 +131,8 @@ class Supervisor:
             raise
 
     def _num_workers(self, key: Key) -> int:
-        return self.fleet.workers.setdefault(key, self.setup.settings.workers)
+        settings, tuned = self.setup.settings, self.fleet.admitted[key].tuned
+        return self.fleet.workers.setdefault(key, tuned.workers if tuned and settings.tuned else settings.workers)
 
     def _last_words(self, key: Key) -> str:
         return modellog.last_words(self.setup.model_log, *key, since=self.engine.mark)
@@ -226,6 +229,8 @@ class Supervisor:
         self.engine.look_after_parent()
         if time.monotonic() - self._memory.started > _SHARE_CLASSES_AFTER_S:
             self.engine.share_classes()
+        for one, times in self._tracebacks.look().items():
+            self.log.event("traceback", version=one.name, times=times, text=one.text)
         self._ledger.look()
         for pid, why in self._ledger.hung(self.setup.settings.response_timeout_s):
             self.log.event("worker_hung", pid=pid, why=why)
