@@ -79,7 +79,8 @@ class EmberHandler:
         self.description = orjson.loads((folder / ember_packages.DESCRIPTION).read_bytes())
         self.preprocessing = Preprocessing(self.description["preprocessing"])
         self.labels = self.description["labels"]
-        self.model = ember_packages.load(folder, self.description, report=log.info)
+        tuned = self.description.get("serving") or {}
+        self.model = ember_packages.load(folder, self.description, report=log.info, threads=tuned.get("threads"))
         self._warm_up(orjson.loads((folder / ember_packages.PROBE).read_bytes()))
 
     def model_folder(self, folder: Path) -> Path:

@@ -24,7 +24,9 @@ NAMES = ("mosec", "fastapi", "litserve", "bentoml", "torchserve_stock")
 
 
 @contextmanager
-def served(name: str, model: Path, body: Path, folder: Path) -> Iterator[tuple[str, int]]:
+def served(
+    name: str, model: Path, body: Path, folder: Path, content_type: str = "application/json"
+) -> Iterator[tuple[str, int]]:
     """Yields the address of one peer's inference path and its process, once it answers `body` rightly."""
     if not (BIN / "python").is_file():
         raise SystemExit("error: .venv-peers is missing\nhint: scripts/peers.sh makes it")
@@ -52,18 +54,18 @@ def served(name: str, model: Path, body: Path, folder: Path) -> Iterator[tuple[s
     url = f"http://127.0.0.1:{port}/{path}"
     try:
         process.wait_until(
-            lambda: _answers(child, url, body, place / "log"), 150, f"{name}'s first answer", every_s=0.5
+            lambda: _answers(child, url, body, place / "log", content_type), 150, f"{name}'s first answer", every_s=0.5
         )
         yield url, child.pid
     finally:
         child.stop(10)
 
 
-def _answers(child: process.Child, url: str, body: Path, log: Path) -> bool:
+def _answers(child: process.Child, url: str, body: Path, log: Path, content_type: str) -> bool:
     if child.poll() is not None:
         raise RuntimeError(log.read_text()[-3000:])
     try:
-        answer = httpx.post(url, content=body.read_bytes(), headers={"content-type": "application/json"}, timeout=30)
+        answer = httpx.post(url, content=body.read_bytes(), headers={"content-type": content_type}, timeout=30)
     except httpx.TransportError:
         return False
     return answer.status_code == httpx.codes.OK
@@ -82,7 +84,7 @@ def _commands(port: int) -> dict[str, Sequence[str | Path]]:
 
 
 def _stock(model: Path, place: Path, port: int) -> tuple[Sequence[str | Path], str]:
-    """TorchServe as its documentation starts it: the wrapper, default batching and logging, as many workers as cores."""
+    """TorchServe as its documentation starts it: the wrapper, its batching and logging, a worker a core."""
     files = place / "files"
     shutil.copytree(model, files)
     for module in (*(ROOT / "handlers").glob("ember_*.py"), HERE / "predictor.py"):

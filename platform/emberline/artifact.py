@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from emberline.errors import CorruptPaper
 from emberline.paper import Frozen, Manifest, verify_paper
-from emberline.recipe import Model, Preprocessing
+from emberline.recipe import Model, Preprocessing, Tuned
 
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
@@ -118,6 +118,7 @@ class Artifact(Frozen):
         packages: the fallback chain, the preferred one first.
         labels: names of the classes in the order of the outputs.
         stages: what was done, in order, each stage's settings with what it reports.
+        serving: how it is served best, where `emberline tune` has measured that.
     """
 
     model: Model
@@ -128,6 +129,7 @@ class Artifact(Frozen):
     packages: tuple[Package, ...] = ()
     measurement: Measurement | None = None
     stages: tuple[dict[str, Any], ...] = ()
+    serving: Tuned | None = None
 
 
 class Probe(Frozen):

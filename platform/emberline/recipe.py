@@ -63,7 +63,7 @@ class Input(Section):
     length: int | None = Field(default=None, ge=1)
     """Of a text: tokens the model takes; shorter texts are padded with 0, longer ones cut."""
     tokenizer: dict[str, Any] | str | None = None
-    """Of a text: `bytes` (ids 1 to 256), `words` (hashed), or a `tokenizer.json` beside the recipe (then its content)."""
+    """Of a text: `bytes` (ids 1 to 256), `words` (hashed), or a `tokenizer.json` (here its content)."""
     vocabulary: int | None = Field(default=None, ge=3)
     """Of a text in `words`: how many ids there are, padding included."""
 
@@ -272,7 +272,7 @@ ExportBackend = Literal["aoti", "aoti-native", "onnx", "openvino"]
 class Export(Section):
     stage: Literal["export"]
     backends: tuple[ExportBackend, ...] | Literal["installed"] = "installed"
-    """What packages are built for; the fastest that passes the gates leads. `installed` is all that this machine has."""
+    """What packages are built for; the fastest that passes the gates leads. `installed` is all there are here."""
     max_batch: int = Field(default=64, ge=2)
 
 
@@ -357,6 +357,15 @@ class Archive(Section):
     licence: str = "unspecified"
 
 
+class Tuned(Section):
+    """What `emberline tune` found best for one artifact, on the machine where it ran."""
+
+    workers: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    batch_delay_ms: int = Field(ge=0)
+
+
 class Serve(Section):
     workers: int = Field(default=2, ge=1)
     """Per version. Two keep serving while one is replaced; each costs its own copy of the model."""
@@ -365,6 +374,8 @@ class Serve(Section):
     """Longest wait for a batch to fill; with 0 a worker takes what waits, which fills batches when there is load."""
     take_waiting: bool = True
     """With `batch_delay_ms: 0`, take all requests that wait; False is TorchServe's own rule, at most two of them."""
+    tuned: bool = True
+    """Serve an artifact that `emberline tune` looked at with the workers, batches and delay that it found best."""
     threads: int = Field(default=1, ge=1)
     response_timeout_s: int = Field(default=4, ge=1)
     """A worker that is at one batch for longer is replaced; under the router's 10 s, which cover a repetition too."""

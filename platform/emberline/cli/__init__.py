@@ -20,6 +20,7 @@ VERBS = {
     "rendezvous": "emberline.cli.rendezvous:rendezvous",
     "compress": "emberline.cli.compress:compress",
     "measure": "emberline.cli.measure:measure",
+    "tune": "emberline.cli.tune:tune",
     "keys": "emberline.cli.keys:keys",
     "archive": "emberline.cli.archive:archive",
     "verify": "emberline.cli.verify:verify",

@@ -14,6 +14,7 @@ from emberline import signing
 from emberline.archivefile import read_archive
 from emberline.artifact import Probe
 from emberline.errors import EmberlineError
+from emberline.recipe import Tuned
 from emberline.runlog import warn
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -27,6 +28,7 @@ class Admitted:
         source: what the user named.
         file: our own copy in the private store; the only one that is ever unpacked.
         probe: None in an archive that other tools made.
+        tuned: how it is served best, where that was measured.
     """
 
     model: str
@@ -35,6 +37,7 @@ class Admitted:
     file: Path
     probe: Probe | None
     handler: str
+    tuned: Tuned | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -111,4 +114,5 @@ def _enter(copy: Path, source: Path, private: Path, prefix: str) -> Admitted:
                 f"its {what} is {value!r}; letters, digits, dots, dashes and underscores are required", place=source
             )
     file = copy.rename(private / f"{prefix}{info.model}-{info.version}.mar")
-    return Admitted(info.model, info.version, source, file, info.probe, info.handler)
+    tuned = info.artifact.serving if info.artifact is not None else None
+    return Admitted(info.model, info.version, source, file, info.probe, info.handler, tuned)

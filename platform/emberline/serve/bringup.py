@@ -40,8 +40,11 @@ class BringUp:
 
     def register(self, one: Admitted, *, name: str | None = None) -> None:
         """Registers a version without workers, as `name` where that is not its model's."""
+        tuned: dict[str, int] = {}
+        if one.tuned is not None and self.setup.settings.tuned:
+            tuned = one.tuned.model_dump(include={"batch_size", "batch_delay_ms"})
         settings = self.setup.settings.model_copy(
-            update={"workers": 0, "response_timeout_s": self.setup.settings.response_timeout_s + _BACKSTOP_S}
+            update={**tuned, "workers": 0, "response_timeout_s": self.setup.settings.response_timeout_s + _BACKSTOP_S}
         )
         try:
             management.register(self.setup.management, one.file.name, settings, name=name)

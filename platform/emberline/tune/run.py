@@ -1,0 +1,144 @@
+"""Serves one artifact in each of the settings, measures it, and writes the best into a new revision of the artifact."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from emberline import process
+from emberline.archive.store import write_archive
+from emberline.artifact import DESCRIPTION, PROBE, Probe, read_artifact, to_json
+from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.paper import write_paper
+from emberline.recipe import Archive, Tuned
+from emberline.signing import Keys
+from emberline.tune.drive import drive
+from emberline.tune.grid import Trial, best
+
+_READY_TIMEOUT_S = 180.0
+_WARM_UP_S = 2.0  # java compiles what is hot in the first thousands of requests
+_PORTS = ("--port", "--management-port", "--metrics-port", "--health-port")
+
+
+def tune(
+    artifact: Path,
+    settings: Archive,
+    recipe: Path,
+    *,
+    grid: Sequence[Tuned],
+    connections: int,
+    p99_ms: float | None,
+    seconds: float,
+    store: Path,
+    keys: Keys,
+    say: Callable[[str], None],
+) -> Trial:
+    """Measures every setting of the grid once, after a warm-up, and keeps the best.
+
+    Raises:
+        StageFailed: no setting keeps the objective; nothing is changed.
+        EmberlineError: the artifact cannot be archived or served.
+    """
+    if artifact.name not in settings.versions:
+        raise InvalidSetting(
+            recipe, "archive.versions", artifact.name, f"one of {', '.join(sorted(settings.versions))}"
+        )
+    with tempfile.TemporaryDirectory(prefix="emberline-tune-") as name:
+        scratch = Path(name)
+        untuned = scratch / "artifacts" / artifact.name
+        revise(artifact, untuned, None, {})
+        archive = write_archive(untuned, settings, recipe, store=scratch / "store", keys=keys).path
+        body = orjson.dumps(Probe.model_validate_json((artifact / PROBE).read_bytes()).instance)
+        path = f"predictions/{settings.model}/{settings.versions[artifact.name]}"
+        trials = []
+        for number, one in enumerate(grid, start=1):
+            with _served(scratch / f"serve-{number}", archive, keys, one) as address:
+                url = f"http://{address}/{path}"
+                drive(url, body, connections=connections, seconds=_WARM_UP_S)
+                trials.append(Trial(one, drive(url, body, connections=connections, seconds=seconds)))
+            say(f"{number}/{len(grid)} {_words(one)}: {_figures(trials[-1])}")
+    chosen = best(trials, p99_ms)
+    _show(trials, chosen)
+    if chosen is None:
+        shortest = min(trials, key=lambda one: one.observed.p99_ms)
+        raise StageFailed(
+            "tune",
+            f"no setting keeps p99 at {p99_ms:g} ms with {connections} connections; the nearest is "
+            f"{_words(shortest.settings)}: {_figures(shortest)}",
+            hint="fewer connections, a longer p99, or a smaller model",
+        )
+    seen = chosen.observed
+    note = {"connections": connections, "p99_objective_ms": p99_ms, "rps": round(seen.rps, 1)}
+    note |= {"p50_ms": round(seen.p50_ms, 3), "p99_ms": round(seen.p99_ms, 3)}
+    revise(artifact, artifact, chosen.settings, note)
+    stored = write_archive(artifact, settings, recipe, store=store, keys=keys)
+    say(f"{stored.path}: {stored.outcome}, signed, for {_words(chosen.settings)}")
+    return chosen
+
+
+def revise(artifact: Path, target: Path, serving: Tuned | None, note: Mapping[str, Any]) -> None:
+    """A new revision, in the artifact's place or elsewhere: the same files, the settings, and how they were found."""
+    manifest, description = read_artifact(artifact)
+    stages = tuple(stage for stage in description.stages if stage.get("stage") != "tune")
+    if serving is not None:
+        stages = (*stages, {"stage": "tune", **note})
+    revised = description.model_copy(update={"serving": serving, "stages": stages})
+    with write_paper(target, "artifact", recipe=manifest.recipe, seed=manifest.seed, parent=manifest) as draft:
+        for file in manifest.files:
+            (draft.folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact / file, draft.folder / file)
+        (draft.folder / DESCRIPTION).write_bytes(to_json(revised))
+        draft.facts.update(manifest.facts)
+
+
+@contextmanager
+def _served(folder: Path, archive: Path, keys: Keys, settings: Tuned) -> Iterator[str]:
+    """`emberline serve` in one of the settings; yields its inference address."""
+    folder.mkdir(parents=True)
+    options: list[str | Path] = ["--keys", keys.public.parent, "--state", folder, "--set", "serve.tuned=false"]
+    options += [part for port in _PORTS for part in (port, "0")]
+    options += [part for key, value in settings for part in ("--set", f"serve.{key}={value}")]
+    command = [sys.executable, "-m", "emberline.cli", "serve", archive, *options]
+    child = process.start(command, name="emberline serve", env=dict(os.environ), log=folder / "output")
+    state = folder / "serve.json"
+
+    def is_ready() -> bool:
+        if child.poll() is not None:
+            said = (folder / "output").read_text(errors="replace").strip()
+            raise EmberlineError(f"could not be served with {_words(settings)}:\n{said[-2000:]}", place=archive)
+        return state.is_file()
+
+    try:
+        process.wait_until(is_ready, _READY_TIMEOUT_S, "emberline serve being ready")
+        yield str(orjson.loads(state.read_bytes())["inference"])
+    finally:
+        child.stop(30.0)
+
+
+def _show(trials: Sequence[Trial], chosen: Trial | None) -> None:
+    table = Table("workers", "threads", "batch size", "delay ms", "requests/s", "p50 ms", "p99 ms", "failed", "")
+    for one in trials:
+        seen, mark = one.observed, "chosen" if one is chosen else ""
+        figures = (f"{seen.rps:.0f}", f"{seen.p50_ms:.2f}", f"{seen.p99_ms:.2f}", str(seen.failed))
+        table.add_row(*(str(value) for _, value in one.settings), *figures, mark)
+    Console().print(table)
+
+
+def _words(settings: Tuned) -> str:
+    return (
+        f"{settings.workers} workers, {settings.threads} threads, batches of {settings.batch_size}, "
+        f"delay {settings.batch_delay_ms} ms"
+    )
+
+
+def _figures(trial: Trial) -> str:
+    seen = trial.observed
+    return f"{seen.rps:.0f} requests/s, p50 {seen.p50_ms:.2f} ms, p99 {seen.p99_ms:.2f} ms, {seen.failed} failed"
