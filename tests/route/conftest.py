@@ -76,7 +76,8 @@ class ModelServer(InThread):
     """Answers `/predictions/{model}/{version}` as TorchServe with our handlers does.
 
     The body orders what happens: {"n": 7} is predicted as 7; version 1.1 disagrees at every 50th n. {"slow_s": 1}
-    answers late; {"status": 503, "times": 1} fails so often, as counted by the body's "key".
+    answers late; {"status": 503, "times": 1} fails so often, as counted by the body's "key"; {"answered": true} says
+    that it was the handler that answered.
     """
 
     def __init__(self) -> None:
@@ -98,10 +99,9 @@ class ModelServer(InThread):
                 status = order["status"]
         disagrees = path.endswith("/1.1") and n and n % DISAGREES_EVERY == 0
         answer = orjson.dumps({"label": str((n + disagrees) % 10), "score": 0.875, "path": path})
-        return (
-            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(answer)}\r\n\r\n".encode()
-            + answer
-        )
+        by = "x-answered-by: handler\r\n" if order.get("answered") else ""
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{by}content-length: {len(answer)}\r\n\r\n"
+        return head.encode() + answer
 
 
 @dataclass

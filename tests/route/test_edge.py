@@ -179,7 +179,7 @@ def test_a_model_that_is_too_slow_is_504(router):
     assert reply.headers["x-variant"] in {"int8", "fp32"}
 
 
-@pytest.mark.parametrize("status", [503, 507])
+@pytest.mark.parametrize("status", [500, 503, 507])
 def test_a_busy_model_is_asked_again_and_the_variant_stays(router, model_server, status):
     for unit in range(6):
         key = f"{status}-{unit}"
@@ -198,6 +198,14 @@ def test_a_model_that_stays_busy_is_503_with_retry_after(router, status):
     assert reply.headers["retry-after"] == "1"
     assert reply.headers["content-type"] == "application/json"
     assert reply.json()["error"] == "the model has no free worker; try again"
+
+
+def test_a_version_not_registered_yet_is_503_and_a_handlers_own_404_is_passed_on(router):
+    unknown = router.post("/predictions/digits", order(status=404, key="unknown"), x_unit_id="u1")
+    assert (unknown.status_code, unknown.headers["retry-after"]) == (503, "1")
+    handlers = router.post("/predictions/digits", order(status=404, key="no row", answered=True), x_unit_id="u1")
+    assert handlers.status_code == 404
+    assert handlers.json()["label"] == "0", "the handler's own body"
 
 
 def test_a_clients_own_error_is_passed_on_and_not_repeated(router, model_server):
