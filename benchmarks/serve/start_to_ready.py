@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from _models import archived, mlp_artifact
 
-from emberline import process
+from emberline import process, signing
 from emberline.serve import classes
 
 TARGET = "<= 4 s with one version, files cached; each further version stated"
@@ -21,7 +21,10 @@ MODEL = "mlp"
 
 
 def trial(folder: Path, _number: int) -> dict[str, Any]:
-    made = [archived(mlp_artifact(), folder / str(n), MODEL, f"1.{n}") for n in range(VERSIONS)]
+    keys = signing.create_keys(folder / "keys")
+    made = [archived(mlp_artifact(), folder / str(n), MODEL, f"1.{n}")[0] for n in range(VERSIONS)]
+    for archive in made:
+        signing.sign(archive, keys)  # all by one key
     if not list(classes.cache_folder().glob("*.jsa")):  # files cached: java's classes are among them
         _start(folder / "first", made[:1], until=lambda log: "java_classes_shared" in log)
     one_s, one_cpu_s = _start(folder / "one", made[:1])
@@ -30,12 +33,11 @@ def trial(folder: Path, _number: int) -> dict[str, Any]:
     return {"one_s": one_s, "all_s": all_s, "one_cpu_s": one_cpu_s, "all_cpu_s": all_cpu_s, "load_average": load}
 
 
-def _start(folder: Path, made: list[tuple[Path, Path]], until: Any = None) -> tuple[float, float]:
+def _start(folder: Path, archives: list[Path], until: Any = None) -> tuple[float, float]:
     """Seconds until the last version's right answer, and seconds of CPU that all processes took until then."""
     folder.mkdir()
     ports = [part for name in ("port", "management-port", "metrics-port", "health-port") for part in (f"--{name}", "0")]
-    archives, keys = [archive for archive, _ in made], made[0][1]
-    command = [sys.executable, "-m", "emberline.cli", "serve", *archives, "--keys", keys]
+    command = [sys.executable, "-m", "emberline.cli", "serve", *archives, "--keys", folder.parent / "keys"]
     began = time.monotonic()
     child = process.start([*command, *ports], name="serve", cwd=folder, log=folder / "log")
     try:

@@ -33,6 +33,8 @@ _UTF8 = (
     r"|[\xf1-\xf3][\x80-\xbf]{3}"
     r"|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
+# of the time for a request: as long as one try may take, so that another one can follow
+_TRY_SHARE = 0.45
 _POST: Json = {"name": ":method", "string_match": {"exact": "POST"}}
 _FORM: Json = {
     "name": "content-type",
@@ -222,7 +224,9 @@ def _asking(model: str, limits: Limits, num_retries: int) -> Json:
         asking["retry_policy"] = {
             # 503: TorchServe's queue was full. 507, and now and then 500: its worker died with the batch. A handler's
             # own 500 cannot be told from that one, and is asked for again as well
-            "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-status-codes",
+            "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
+            # now and then TorchServe forgets a request whose worker dies as it takes it: nobody would ever answer
+            "per_try_timeout": f"{limits.timeout_s * _TRY_SHARE:g}s",
             "retriable_status_codes": [500, 503, 507],
             "num_retries": num_retries,
             "retry_host_predicate": [
