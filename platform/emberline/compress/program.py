@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from emberline import models
+from emberline import assets, models
 from emberline.compress.context import Context
 from emberline.errors import InvalidSetting, StageFailed
 
@@ -86,7 +86,7 @@ def require_usable(model: nn.Module, context: Context) -> None:
     require_forward(model, example, "compress")
     with torch.no_grad():
         answer = model(*example)
-    scores, labels = answer[0] if isinstance(answer, tuple | list) else answer, context.recipe.labels
+    scores, labels = assets.handler_module("ember_backends").outputs_of(answer)[0], context.recipe.labels
     if labels and (scores.dim() != 2 or scores.shape[1] != len(labels)):  # noqa: PLR2004 - rows, classes
         required = f"{[len(example[0]), len(labels)]}, a score for each of the recipe's {len(labels)} labels,"
         hint = "name every class in `labels`, in the order of the model's outputs, or mend model.arguments"
