@@ -196,3 +196,14 @@ def test_a_broken_file_is_named(made, traffic):
     broken.write_bytes(b"PAR1 and no more")
     with pytest.raises(EmberlineError, match=broken.name):
         observe(running, traffic.data)
+
+
+def test_outcomes_beside_the_partitions_count_for_their_units(made, traffic):
+    running = made.in_step(2)
+    traffic.send(running, 200)
+    expected = observe(running, traffic.data)
+    for path in list((traffic.data / "outcomes").glob("part=*/*.parquet")):
+        path.rename(traffic.data / "outcomes" / path.name)
+    assert observe(running, traffic.data).arms["int8"].metrics["correct"].count == (
+        expected.arms["int8"].metrics["correct"].count
+    )

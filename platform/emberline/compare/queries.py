@@ -113,14 +113,18 @@ SELECT event, unit, request, metric, value, time_us FROM (
 """
 
 
-def belonging(by_unit: str = "units", by_request: str = "live") -> str:
-    """Outcomes with the unit they belong to: those of a unit from its first exposure on, those of a request to it."""
+def belonging(unit_hint: str = "", request_hint: str = "") -> str:
+    """Outcomes with the unit they belong to: those of a unit from its first exposure on, those of a request to it.
+
+    Args:
+        unit_hint, request_hint: how an engine that takes advice shall join.
+    """
     return f"""
-    SELECT o.unit AS unit, o.metric AS metric, o.value AS value FROM once o JOIN {by_unit} u ON o.unit = u.unit
+    SELECT {unit_hint} o.unit AS unit, o.metric AS metric, o.value AS value FROM once o JOIN units u ON o.unit = u.unit
     WHERE o.request IS NULL AND o.time_us >= u.first_us
     UNION ALL
-    SELECT o.unit AS unit, o.metric AS metric, o.value AS value FROM once o JOIN {by_request} l
-        ON o.request = l.request AND o.unit = l.unit"""  # noqa: S608 - names of tables here
+    SELECT {request_hint} o.unit AS unit, o.metric AS metric, o.value AS value FROM once o JOIN live l
+        ON o.request = l.request AND o.unit = l.unit"""  # noqa: S608 - hints of the engine
 
 
 def resulted(metrics: Sequence[Metric]) -> str:

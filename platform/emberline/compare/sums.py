@@ -20,6 +20,9 @@ class Engine(Protocol):
     def key(self, column: str) -> str:
         """SQL of an id's key, equal for equal ids only."""
 
+    def hint(self, left: str, right: str) -> str:
+        """Advice on joining two tables, given as `alias name`; empty where the engine knows better."""
+
     def define(self, name: str, select: str, *, keep: bool = True) -> None:
         """Gives a statement's rows a name; `keep` where they are read more than once."""
 
@@ -117,7 +120,8 @@ def _define_outcomes(engine: Engine, asked: Question, where: str) -> None:
     rows, distinct = engine.fetch(queries.REPORTED_COPIES)[0]
     once = queries.REPORTED_ONCE if rows != distinct else "SELECT * FROM reported"
     engine.define("once", once, keep=rows != distinct)
-    engine.define("belonging", queries.belonging(), keep=False)
+    hints = engine.hint("o once", "u units"), engine.hint("o once", "l live")
+    engine.define("belonging", queries.belonging(*hints), keep=False)
     engine.define("resulted", queries.resulted(asked.metrics), keep=False)
     engine.define("known_before", queries.known_before(asked.metrics, asked.segments, asked.began_us), keep=False)
     engine.define("unit_values", queries.unit_values(asked.metrics, asked.segments))

@@ -12,6 +12,7 @@ from emberline.compare.history import read_looks
 from emberline.compare.observe import observe
 from emberline.compare.report import write_report
 from emberline.compare.routed import read_routed
+from emberline.compare.spark import observe_by_spark
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.experiment import Experiment, Segment, load_experiment, status_path
 from emberline.recipe import read_yaml
@@ -23,11 +24,18 @@ _SEGMENT = re.compile(
 
 
 def compare_experiments(
-    paths: Sequence[Path], data: Path, report: Path, experiments: Path, segments: Sequence[str] = ()
+    paths: Sequence[Path],
+    data: Path,
+    report: Path,
+    experiments: Path,
+    *,
+    segments: Sequence[str] = (),
+    spark: str | None = None,
 ) -> Iterator[tuple[Assessment, Path]]:
     """Each experiment's assessment, with the page that was written for it.
 
     Args:
+        spark: master of the Spark cluster that sums the rows; DuckDB does it here when absent.
         segments: to look at without having been declared, such as `tenure_days > 30`.
 
     Raises:
@@ -44,7 +52,10 @@ def compare_experiments(
     for path in found:
         experiment, folder = find_experiment(path, experiments)
         now = time.time()
-        seen = observe(experiment, data, until=now, exploratory=exploratory)
+        if spark is None:
+            seen = observe(experiment, data, until=now, exploratory=exploratory)
+        else:
+            seen = observe_by_spark(experiment, data, until=now, exploratory=exploratory, master=spark)
         seen = replace(seen, routed=read_routed(folder, experiment))
         look = assess(experiment, seen, now, exploratory=exploratory)
         looks = tuple(past for past in read_looks(folder, experiment.name) if past.at <= now)
