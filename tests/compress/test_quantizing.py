@@ -1,9 +1,12 @@
 """Programs in fewer bits: what is int8 in them, what stays, how near they answer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from emberline.compress.aware import First
 from emberline.compress.embeddings import with_int8_tables
 from emberline.compress.sensitivity import sensitivity
 from emberline.compress.smooth import smoothed
@@ -116,6 +119,8 @@ def test_training_aware_of_quantization_is_held_against_a_control_of_equal_cost(
         stage="quantize", calibration_rows=64, aware_training={"above": -1, "epochs": 1, "learning_rate": 0.001}
     )
     context = trained_run.context()
+    splits = context.splits
+    context.splits = replace(splits, train=First(splits.train, 192), validation=First(splits.validation, 64))
     torch.manual_seed(0)
     model = digits_cnn(8).eval()
     state = quantize(State(model), settings, context)
