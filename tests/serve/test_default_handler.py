@@ -108,14 +108,15 @@ def test_archive_with_torchserves_own_handler_is_served_routed_and_compared(star
     router, address = route(server.state["inference"])
     picture = io.BytesIO()
     Image.new("RGB", (16, 16), (200, 30, 30)).save(picture, "PNG")
-    for unit in range(80):
-        headers = {"x-unit-id": f"u{unit}", "content-type": "image/png"}
-        answer = httpx.post(f"{address}/predictions/photo", content=picture.getvalue(), headers=headers, timeout=60)
-        assert answer.status_code == 200, answer.text
-        assert sum(answer.json().values()) == pytest.approx(1.0, abs=1e-3)
+    with httpx.Client(timeout=60) as client:
+        for unit in range(40):
+            headers = {"x-unit-id": f"u{unit}", "content-type": "image/png"}
+            answer = client.post(f"{address}/predictions/photo", content=picture.getvalue(), headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert sum(answer.json().values()) == pytest.approx(1.0, abs=1e-3)
     assert router.stop(30) == 0
     rows = duckdb.sql(f"select version, status from '{tmp_path}/data/exposures/*/*.parquet'").fetchall()
-    assert len(rows) == 80
+    assert len(rows) == 40
     assert {version for version, _ in rows} == {"1.0", "1.1"}
     options = ["--data", tmp_path / "data", "--report", tmp_path / "report"]
     command = [sys.executable, "-m", "emberline.cli", "compare", tmp_path / "state/experiments/photos.yaml", *options]
