@@ -24,6 +24,8 @@ def example_inputs(preprocessing: Preprocessing, rows: int = 1) -> tuple[torch.T
 def _value(kind: str, shape: tuple[int, ...], dtype: str, minimum: float | None) -> Any:
     if kind == "tensor":
         return np.full(shape, minimum or 0, dtype=dtype)
+    if kind == "text":
+        return "example"
     file = io.BytesIO()
     Image.new("RGB", (_IMAGE_SIDE, _IMAGE_SIDE)).save(file, format="PNG")
     return file.getvalue()
