@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from emberline.train import fence, saving
+from emberline.train import fence, saving, shelf
 
 _MUTANT = os.environ.get("EMBERLINE_BENCH_MUTANT", "")
 
@@ -23,6 +23,7 @@ def unfenced(_folder: Path, _generation: int, source: Path, target: Path) -> Non
 if _MUTANT == "fence":
     fence.commit = unfenced
     fence.check = lambda _folder, _generation: None
+    shelf.FolderShelf.sweep = lambda _self: None  # type: ignore[method-assign]  # it takes a stale writer's files away
 if _MUTANT == "membership":
     from emberline.train.agent import WarmAgent
 

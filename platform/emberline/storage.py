@@ -26,14 +26,13 @@ def join(location: str | Path, *names: str) -> str:
 
 
 def exists(location: str | Path) -> bool:
-    system, path = fsspec.core.url_to_fs(str(location))
+    system, path = _fresh(location)
     return bool(system.exists(path))
 
 
 def list_names(location: str | Path) -> list[str]:
     """Names directly under a folder, sorted; none for a folder that does not exist."""
-    system, path = fsspec.core.url_to_fs(str(location))
-    system.invalidate_cache(path)  # other processes write there too
+    system, path = _fresh(location)
     if not system.exists(path):
         return []
     return sorted(PurePosixPath(entry).name for entry in system.ls(path, detail=False))
@@ -41,7 +40,8 @@ def list_names(location: str | Path) -> list[str]:
 
 @contextmanager
 def open_read(location: str | Path) -> Iterator[IO[bytes]]:
-    with fsspec.open(str(location), "rb") as file:
+    system, path = _fresh(location)
+    with system.open(path, "rb") as file:
         yield cast("IO[bytes]", file)
 
 
@@ -100,7 +100,7 @@ def copy_file(source: str | Path, target: str | Path) -> None:
 
 def list_files(location: str | Path) -> list[str]:
     """Paths of all files under a folder, relative to it, sorted."""
-    system, path = fsspec.core.url_to_fs(str(location))
+    system, path = _fresh(location)
     return sorted(str(PurePosixPath(one).relative_to(PurePosixPath(path))) for one in system.find(path))
 
 
@@ -137,3 +137,10 @@ def content_hash(location: str | Path) -> str:
 def size_bytes(location: str | Path) -> int:
     system, path = fsspec.core.url_to_fs(str(location))
     return int(system.size(path))
+
+
+def _fresh(location: str | Path) -> tuple[Any, str]:
+    """The file system of a location and the path in it, without what it remembers: other processes write there too."""
+    system, path = fsspec.core.url_to_fs(str(location))
+    system.invalidate_cache(path)
+    return system, path

@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from emberline.train.gradients import Gradients, Job, VirtualShards
 from emberline.train.keeping import Keeping
 from emberline.train.litter import sweep_semaphores
 from emberline.train.loop import Training, train
+from emberline.train.occupancy import occupy
 from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
 from emberline.train.resume import Resumed, resume
 from emberline.train.schedule import make_optimizer, precision_of
@@ -56,6 +58,7 @@ T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 _NOTICE_S = 0.5  # after a peer was lost: it may have had the notice that is on its way to this process too
 _FULL_OR_READ_ONLY = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_held = ExitStack()  # until this process ends
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ def _train(order: Order, preemption: Preemption) -> None:
     model = create(recipe.model, search)
     world = join_world()
     path = order.runs / recipe.run
+    if order.failures is None and world.rank == 0:  # under torchrun; our own launcher holds the run itself
+        _held.enter_context(occupy(path, os.environ.get("TORCHELASTIC_RUN_ID", "")))
     if world.gather(world.rank == 0 and finished_manifest(path, recipe) is not None)[0]:
         if world.rank == 0:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
