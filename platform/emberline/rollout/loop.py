@@ -129,7 +129,7 @@ class Rollout:
             counters = num_routed(self.servers.admin, {v.name: cluster_name(experiment, v) for v in live})
         except EmberlineError as error:  # a router that is down must not keep a guardrail from rolling back
             self._say(f"{experiment.name}: requests routed", str(error))
-            return held and held.settled(now)
+            return None if held is None else held.settled(now)
         counts = Routed.begin(experiment.config_version, counters, now) if held is None else held.read(counters, now)
         if counts is not held:
             write_routed(self.folder, experiment.name, counts)
