@@ -28,6 +28,7 @@ HANDLER = Path(__file__).with_name("_archive") / "answering_handler.py"
 START_TIMEOUT_S = 240.0
 # the router gives up on a model after 10 s; whoever waits longer than this hangs
 HUNG_S = 12.0
+NOT_RIGHT = ("wrong", "refused", "error", "hung")
 _EXPERIMENT = {
     "apiVersion": "emberline.dev/v1",
     "kind": "Experiment",
@@ -256,13 +257,18 @@ def tally(asked: list[Asked]) -> dict[str, Any]:
     statuses = Counter(str(one.status) for one in asked if one.outcome != "right")
     return {
         "requests": len(asked),
-        **{name: sum(one.outcome == name for one in asked) for name in ("wrong", "refused", "error", "hung")},
+        **{name: sum(one.outcome == name for one in asked) for name in NOT_RIGHT},
         "not_right": dict(statuses),
         "longest_s": round(max((one.seconds for one in asked), default=0.0), 3),
         "longest_error_s": round(
             max((one.seconds for one in asked if one.outcome in ("error", "refused")), default=0.0), 3
         ),
     }
+
+
+def totals(trials: list[dict[str, Any]]) -> dict[str, int]:
+    """Requests of all trials, by what became of those that were not answered rightly."""
+    return {name: sum(one["all"][name] for one in trials) for name in ("requests", *NOT_RIGHT)}
 
 
 def under_load(load: Load, harm: Callable[[], dict[str, Any]], healed: Callable[[], bool], what: str) -> dict[str, Any]:

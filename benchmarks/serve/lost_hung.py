@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from _stack import Load, kill, stack, tally, under_load
+from _stack import Load, kill, stack, tally, totals, under_load
 
 TARGET = "10 stopped workers of two: replaced, and nobody gets a wrong answer, an error, or none"
 TRIALS = 2
@@ -30,9 +30,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    total = {
-        name: sum(one["all"][name] for one in trials) for name in ("requests", "wrong", "refused", "error", "hung")
-    }
+    total = totals(trials)
     return {
         **total,
         "stops": sum(len(one["stops"]) for one in trials),

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from _stack import Load, kill, stack, tally, under_load
+from _stack import Load, kill, stack, tally, totals, under_load
 
 TARGET = "10 deaths of java, by SIGKILL and SIGTERM in turns: refused within 1 s with Retry-After, nobody wrong or hung"
 TRIALS = 2
@@ -29,9 +29,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    total = {
-        name: sum(one["all"][name] for one in trials) for name in ("requests", "wrong", "refused", "error", "hung")
-    }
+    total = totals(trials)
     deaths = [death for one in trials for death in one["deaths"]]
     return {
         **total,

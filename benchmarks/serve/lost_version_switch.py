@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _stack import Load, stack, tally
+from _stack import NOT_RIGHT, Load, stack, tally, totals
 
 from emberline import process
 
@@ -37,15 +37,14 @@ def trial(folder: Path, _number: int) -> dict[str, Any]:
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("requests", "wrong", "refused", "error", "hung")
-    total = {name: sum(one["all"][name] for one in trials) for name in names}
+    total = totals(trials)
     switches = [switch for one in trials for switch in one["switches"]]
     return {
         **total,
         "switches": len(switches),
         "longest_s": max(one["all"]["longest_s"] for one in trials),
         "slowest_taken_in_s": max(switch["taken_in_s"] for switch in switches),
-        "reached": not any(total[name] for name in names[1:]),
+        "reached": not any(total[name] for name in NOT_RIGHT),
     }
 
 

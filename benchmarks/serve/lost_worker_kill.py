@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from _stack import Load, kill, stack, tally, under_load
+from _stack import Load, kill, stack, tally, totals, under_load
 
 TARGET = "20 kills of one of two workers: no wrong answer, none hung, and errors of at most the batch, within 1 s"
 TRIALS = 4
@@ -30,9 +30,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    total = {
-        name: sum(one["all"][name] for one in trials) for name in ("requests", "wrong", "refused", "error", "hung")
-    }
+    total = totals(trials)
     kills = [kill for one in trials for kill in one["kills"]]
     return {
         **total,

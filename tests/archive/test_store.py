@@ -249,8 +249,8 @@ def test_the_card_tells_of_training_and_data(archive, runs, artifact):
     card = read_archive(archive().path).card
     assert card["run"] == "tiny"
     assert (card["training"]["accuracy"], card["training"]["rows"]) == (0.9, 1437)
-    data = card["training"]["data"]
-    assert (data["source"], data["arguments"]) == ("my_data:rows", {"year": 2024})
+    source = {"source": "my_data:rows", "arguments": {"year": 2024}}
+    assert card["training"]["data"] == {**source, "sample": None, "threads": 2, "ahead": 4}
 
 
 def test_the_card_tells_nothing_of_a_run_the_artifact_does_not_come_from(archive, runs, artifact):

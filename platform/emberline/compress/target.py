@@ -58,7 +58,11 @@ class Target:
     def needs(self, precision: str, *, native: bool = False) -> tuple[str, ...]:
         """CPU flags of a compiled package; int8 calibrated to 8 bits would be wrong on a CPU without `vnni`."""
         flags = (*V3_FLAGS, *(self.native if native else ()))
-        return tuple(dict.fromkeys((*flags, self.vnni))) if precision == "int8" and self.vnni else flags
+        return tuple(dict.fromkeys((*flags, *self.needs_of_runtime(precision))))
+
+    def needs_of_runtime(self, precision: str) -> tuple[str, ...]:
+        """CPU flags of a package that a runtime with kernels for each CPU loads: only what int8 was calibrated for."""
+        return (self.vnni,) if precision == "int8" and self.vnni else ()
 
 
 def this_machine(int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu") -> Target:

@@ -55,7 +55,7 @@ def convert_package(
         backend="onnx",
         precision=precision,
         max_batch=max_batch,
-        needs=(context.target.vnni,) if precision == "int8" and context.target.vnni else (),
+        needs=context.target.needs_of_runtime(precision),
         torch=torch.__version__,
         march=f"onnxruntime {onnxruntime.__version__}",
         int8_kernels=count_kernels(folder / file, folder),

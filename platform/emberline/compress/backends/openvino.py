@@ -60,7 +60,7 @@ def convert_package(
         backend="openvino",
         precision=precision,
         max_batch=max_batch,
-        needs=(context.target.vnni,) if precision == "int8" and context.target.vnni else (),
+        needs=context.target.needs_of_runtime(precision),
         torch=torch.__version__,
         march=f"openvino {openvino.__version__.partition('-')[0]}",
         int8_kernels=count_kernels(backends.compile_openvino(folder / file, context.settings.threads)),
