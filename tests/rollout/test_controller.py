@@ -196,6 +196,19 @@ def test_a_request_without_a_reason_or_an_experiment_is_refused(world):
         rollout(experiments=here.experiments, pause="trial")
     with pytest.raises(MissingFile):
         rollout(experiments=here.experiments, pause="another", reason="x")
+    for target in (None, "1", "4", "soon"):
+        with pytest.raises(InvalidSetting, match="--to"):
+            rollout(experiments=here.experiments, force="trial", to=target, reason="x")
+
+
+def test_a_forced_step_is_audited_with_its_reason(world):
+    here = world()
+    here.controlled()
+    here.until(lambda experiment: experiment.status.phase == "Shadow" and experiment.status.since > 0, units=1)
+    rollout(experiments=here.experiments, force="trial", to="ship", reason="a hotfix")
+    assert here.until(phase("Shipped")).weights == (10_000, 0)
+    last = read_audit(here.experiments, "trial")[-1]
+    assert (last["event"], last["reason"]) == ("force", "forced: a hotfix")
 
 
 def test_a_broken_experiment_file_does_not_hold_up_the_others(world):

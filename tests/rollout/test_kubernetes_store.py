@@ -9,7 +9,7 @@ from kubernetes import client
 
 from emberline.errors import EmberlineError
 from emberline.experiment import load_experiment
-from emberline.rollout.kubernetes_store import ABORT, PAUSED, KubernetesStore
+from emberline.rollout.kubernetes_store import ABORT, FORCE, PAUSED, KubernetesStore
 from emberline.rollout.loop import Rollout
 from emberline.rollout.retire import Servers
 from emberline.runlog import RunLog
@@ -153,7 +153,7 @@ def test_the_controller_begins_an_experiment_in_the_cluster(made, cluster, store
     assert json.loads(cluster.files()["trial.status.json"])["shadow"] == 1.0
 
 
-def test_annotations_pause_resume_and_abort(made, cluster, store, tmp_path):
+def test_annotations_pause_resume_force_and_abort(made, cluster, store, tmp_path):
     document = made.document()
     document["status"] = made.in_step(1).status.model_dump()
     cluster.apply(document, **{PAUSED: "lunch"})
@@ -167,6 +167,12 @@ def test_annotations_pause_resume_and_abort(made, cluster, store, tmp_path):
     assert after_a_round() == "Paused"
     cluster.apply(cluster.resources["trial"])
     assert after_a_round() == "Ramping"
+    cluster.apply(cluster.resources["trial"], **{FORCE: "3: known good"})
+    assert after_a_round() == "Ramping"
+    forced = cluster.resources["trial"]["status"]
+    assert (forced["step"], forced["reason"]) == (2, "forced: known good")
+    after_a_round()
+    assert cluster.resources["trial"]["status"]["revision"] == forced["revision"], "it is there already"
     cluster.apply(cluster.resources["trial"], **{ABORT: "wrong model"})
     assert after_a_round() == "RolledBack"
     assert cluster.resources["trial"]["status"]["reason"] == "aborted: wrong model"

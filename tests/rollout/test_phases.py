@@ -108,3 +108,17 @@ def test_confirmation_starts_the_clock_under_the_same_configuration(made):
     begun = made.experiment(status=confirmed(waiting.status, 77.0).model_dump())
     assert begun.config_version == waiting.config_version
     assert begun.window.since == 77.0
+
+
+def test_a_force_enters_a_later_step_or_ships_and_never_goes_back(made):
+    running = made.in_step(0)
+    later = requested_status(running, "force", "we know better", 9.0, target="3")
+    assert (later.step, later.weights["int8"], later.since) == (2, 5000, 0.0)
+    assert later.reason == "forced: we know better"
+    shipped = requested_status(running, "force", "known good", 9.0, target="ship")
+    assert (shipped.phase, shipped.weights["int8"], shipped.reason) == ("Shipped", 10_000, "forced: known good")
+    for target in ("1", "4", "0", "soon"):
+        assert requested_status(running, "force", "x", 9.0, target=target) == running.status
+    assert requested_status(made.in_step(2), "force", "x", 9.0, target="2") == made.in_step(2).status
+    waiting = made.experiment()
+    assert requested_status(waiting, "force", "x", 9.0, target="ship") == waiting.status

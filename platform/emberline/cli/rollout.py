@@ -21,6 +21,8 @@ def rollout(
     pause: str | None = None,
     resume: str | None = None,
     abort: str | None = None,
+    force: str | None = None,
+    to: str | None = None,
     reason: str | None = None,
 ) -> None:
     """Move traffic along each experiment's ramp on what its data say; roll back by itself.
@@ -40,14 +42,16 @@ def rollout(
         pause: name of an experiment to hold where it is (its guardrails still roll it back).
         resume: name of a paused experiment to let go on.
         abort: name of an experiment to roll back.
-        reason: why, for --pause, --resume and --abort; kept in the audit log.
+        force: name of an experiment to move on whatever its numbers say (its guardrails still roll it back).
+        to: with --force: number of a later step, from 1 on, or `ship`.
+        reason: why, for --pause, --resume, --abort and --force; kept in the audit log.
     """
     from emberline.rollout.verb import ask, run
 
-    asked: dict[Action, str | None] = {"pause": pause, "resume": resume, "abort": abort}
+    asked: dict[Action, str | None] = {"pause": pause, "resume": resume, "abort": abort, "force": force}
     wishes = {action: name for action, name in asked.items() if name is not None}
-    if wishes or reason is not None:
-        ask(experiments, wishes, reason)
+    if wishes or reason is not None or to is not None:
+        ask(experiments, wishes, reason, to)
         return
     run(
         experiments,

@@ -4,7 +4,8 @@ The resource's status is what counts. The ConfigMap follows from it and is put r
 between the two writes, or somebody's hand on the map, heals by itself.
 
 People ask by annotation, which says how things should be and not what to do once: `emberline.dev/paused: <reason>`
-holds an experiment until the annotation is removed, `emberline.dev/abort: <reason>` rolls it back.
+holds an experiment until the annotation is removed, `emberline.dev/abort: <reason>` rolls it back,
+`emberline.dev/force: "<step or ship>: <reason>"` has it at that step or later.
 """
 
 import time
@@ -18,11 +19,12 @@ from urllib3.exceptions import HTTPError
 
 from emberline.errors import EmberlineError, MissingTool
 from emberline.experiment import Experiment, Status, parse_experiment, status_path, to_yaml
+from emberline.rollout.phases import requested_status
 from emberline.rollout.requests import Request
 
 GROUP, VERSION, PLURAL = "emberline.dev", "v1", "experiments"
 CONFIG_MAP = "emberline-experiments"
-PAUSED, ABORT = "emberline.dev/paused", "emberline.dev/abort"
+PAUSED, ABORT, FORCE = "emberline.dev/paused", "emberline.dev/abort", "emberline.dev/force"
 _TIMEOUT_S = 10
 
 
@@ -88,6 +90,8 @@ class KubernetesStore:
         annotations = self._annotations.get(experiment.name, {})
         if not experiment.terminal and ABORT in annotations:
             return Request("abort", annotations[ABORT], time.time())
+        if FORCE in annotations and (forced := _force(experiment, annotations[FORCE])) is not None:
+            return forced
         if PAUSED in annotations and experiment.status.phase in {"Shadow", "Ramping"}:
             return Request("pause", annotations[PAUSED], time.time())
         if PAUSED not in annotations and experiment.status.phase == "Paused":
@@ -129,6 +133,14 @@ class KubernetesStore:
             raise EmberlineError(fact, place=f"namespace {self.namespace}", hint=hint) from error
         except HTTPError as error:
             raise EmberlineError(f"cannot {what}: {error}", place="the Kubernetes API") from error
+
+
+def _force(experiment: Experiment, annotation: str) -> Request | None:
+    """None where the experiment is as far already, or the annotation names no step."""
+    target, _, reason = annotation.partition(":")
+    request = Request("force", reason.strip() or "no reason given", time.time(), target.strip())
+    after = requested_status(experiment, "force", request.reason, request.at, target=request.target)
+    return None if after == experiment.status else request
 
 
 def files_of(experiment: Experiment) -> dict[str, str]:

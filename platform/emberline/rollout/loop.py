@@ -139,9 +139,9 @@ class Rollout:
         request = self.store.requested(experiment)
         if request is None:
             return False
-        after = phases.requested_status(experiment, request.action, request.reason, time.time())
+        after = phases.requested_status(experiment, request.action, request.reason, time.time(), target=request.target)
         if after != experiment.status:
-            self._decide(experiment, request.action, after)
+            self._decide(experiment, request.action, after, self.last_looks.get(experiment.name))
         else:
             self.log.say(f"{experiment.name}: {request.action} changes nothing in phase {experiment.status.phase}")
         self.store.forget_request(experiment)

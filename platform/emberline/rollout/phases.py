@@ -6,7 +6,8 @@
                 Invalid                           the comparison is worthless; traffic goes back to the control as well
     Paused                                        holds the weights; a guardrail still rolls back, nothing advances
 
-An inconclusive experiment is rolled back and not paused: nobody showed that the treatment may stay.
+An inconclusive experiment is rolled back and not paused: nobody showed that the treatment may stay. A person may force
+a later step or the shipping, with a reason; guardrails then still roll back.
 """
 
 from typing import Literal
@@ -22,7 +23,8 @@ _ENDS: dict[Verdict, Phase] = {
 }
 _EVEN_WHEN_PAUSED: frozenset[Verdict] = frozenset({"stop", "invalid"})
 
-Action = Literal["pause", "resume", "abort"]
+Action = Literal["pause", "resume", "abort", "force"]
+SHIP = "ship"
 
 
 def next_status(experiment: Experiment, assessment: Assessment, now: float) -> Status:
@@ -46,18 +48,37 @@ def next_status(experiment: Experiment, assessment: Assessment, now: float) -> S
     return status
 
 
-def requested_status(experiment: Experiment, action: Action, reason: str, now: float) -> Status:
-    """The status after a person asked for something; the same one where it makes no difference."""
+def requested_status(
+    experiment: Experiment, action: Action, reason: str, now: float, *, target: str | None = None
+) -> Status:
+    """The status after a person asked for something; the same one where it makes no difference.
+
+    Args:
+        target: of a force: `ship`, or the number of a later step, from 1 on.
+    """
     status = experiment.status
     if experiment.terminal:
         return status
     if action == "abort":
         return leave(experiment, "RolledBack", f"aborted: {reason}", now)
+    if action == "force":
+        return _forced(experiment, target or "", reason, now)
     if action == "pause" and status.phase in {"Shadow", "Ramping"}:
         return status.model_copy(update={"phase": "Paused", "reason": f"paused: {reason}"})
     if action == "resume" and status.phase == "Paused":
         return status.model_copy(update={"phase": step_phase(experiment, status.step), "reason": f"resumed: {reason}"})
     return status
+
+
+def _forced(experiment: Experiment, target: str, reason: str, now: float) -> Status:
+    """A step that is over, or not there, is no target: weights never fall, since treated units stay treated."""
+    status, text = experiment.status, f"forced: {reason}"
+    if status.phase == "Pending":  # another experiment may have the model's traffic
+        return status
+    if target == SHIP:
+        return leave(experiment, "Shipped", text, now)
+    later = target.isdecimal() and status.step < int(target) - 1 < len(experiment.spec.ramp)
+    return enter(experiment, int(target) - 1, text) if later else status
 
 
 def confirmed(status: Status, now: float) -> Status:

@@ -1,4 +1,4 @@
-"""What people ask of a running rollout: pause, resume or abort, left as a file beside the experiment.
+"""What people ask of a running rollout: pause, resume, abort or force, left as a file beside the experiment.
 
 The controller alone writes a status, so a request is a file that it picks up, carries out and removes. Carrying one out
 twice changes nothing, so being killed in between does no harm.
@@ -7,6 +7,7 @@ twice changes nothing, so being killed in between does no harm.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import orjson
 
@@ -17,18 +18,25 @@ from emberline.rollout.phases import Action
 
 @dataclass(frozen=True)
 class Request:
+    """What is asked for.
+
+    Attributes:
+        target: of a force: `ship`, or the number of a later step, from 1 on.
+    """
+
     action: Action
     reason: str
     at: float
+    target: str | None = None
 
 
 def request_path(experiments: Path, name: str) -> Path:
     return experiments / f"{name}.request.json"
 
 
-def leave_request(experiments: Path, name: str, action: Action, reason: str) -> Path:
+def leave_request(experiments: Path, name: str, action: Action, reason: str, target: str | None = None) -> Path:
     path = request_path(experiments, name)
-    storage.write_bytes(path, orjson.dumps({"action": action, "reason": reason, "at": time.time()}))
+    storage.write_bytes(path, orjson.dumps(Request(action, reason, time.time(), target)))
     return path
 
 
@@ -45,8 +53,8 @@ def read_request(experiments: Path, name: str) -> Request | None:
         request = Request(**orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, TypeError) as error:
         raise CorruptPaper(path, "no request", "action, reason and at", hint="remove the file") from error
-    if request.action not in {"pause", "resume", "abort"}:
-        raise CorruptPaper(path, f"action {request.action!r}", "pause, resume or abort", hint="remove the file")
+    if request.action not in get_args(Action):
+        raise CorruptPaper(path, f"action {request.action!r}", " or ".join(get_args(Action)), hint="remove the file")
     return request
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from emberline.errors import InvalidSetting, MissingFile
-from emberline.experiment import Duration
+from emberline.experiment import Duration, load_experiment
 from emberline.rollout.loop import Rollout
-from emberline.rollout.phases import Action
+from emberline.rollout.phases import SHIP, Action
 from emberline.rollout.requests import leave_request
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore, Store
@@ -53,22 +53,34 @@ def run(
     controller.run(interval_s, stop, until_done=until_done)
 
 
-def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None) -> None:
+def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, target: str | None = None) -> None:
     """Leaves a request for the controller.
 
     Raises:
-        InvalidSetting: not exactly one wish, or no reason.
+        InvalidSetting: not exactly one wish, no reason, or a force without its target.
         MissingFile: there is no such experiment.
     """
     if len(wishes) != 1:
-        raise InvalidSetting("rollout", "--pause, --resume, --abort", sorted(wishes), "exactly one of them")
+        raise InvalidSetting("rollout", "--pause, --resume, --abort, --force", sorted(wishes), "exactly one of them")
     if not reason:
         raise InvalidSetting("rollout", "--reason", reason, "a reason for the audit log")
     ((action, name),) = wishes.items()
-    if not (experiments / f"{name}.yaml").is_file():
-        raise MissingFile(experiments / f"{name}.yaml", "the experiment")
-    leave_request(experiments, name, action, reason)
+    path = experiments / f"{name}.yaml"
+    if not path.is_file():
+        raise MissingFile(path, "the experiment")
+    _check_target(action, target, len(load_experiment(path).spec.ramp))
+    leave_request(experiments, name, action, reason, target)
     RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
+
+
+def _check_target(action: Action, target: str | None, num_steps: int) -> None:
+    if action != "force":
+        if target is not None:
+            raise InvalidSetting("rollout", "--to", target, f"nothing with --{action}", hint="it belongs to --force")
+        return
+    steps = [str(number) for number in range(2, num_steps + 1)]
+    if target not in {SHIP, *steps}:
+        raise InvalidSetting("rollout", "--to", target, " or ".join([*steps, SHIP]))
 
 
 def _duration(text: str) -> float:
