@@ -27,6 +27,7 @@ VERBS = {
     "serve": "emberline.cli.serve:serve",
     "predict": "emberline.cli.predict:predict",
     "route": "emberline.cli.route:route",
+    "outcomes": "emberline.cli.outcomes:outcomes",
     "simulate": "emberline.cli.simulate:simulate",
     "compare": "emberline.cli.compare:compare",
     "plan": "emberline.cli.plan:plan",

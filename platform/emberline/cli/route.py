@@ -28,6 +28,7 @@ def route(
     max_requests: int = 1024,
     requests_per_s: int | None = None,
     generation_s: float = 60.0,
+    keep: str | None = None,
 ) -> None:
     """Route requests to versions as the experiments say, and keep their exposures and outcomes.
 
@@ -46,8 +47,10 @@ def route(
         max_requests: Requests in flight per variant; more get 503.
         requests_per_s: Requests per second of all clients; more get 429. No limit when absent.
         generation_s: Seconds after which the raw log is closed, shipped and deleted.
+        keep: How long exposures and outcomes are kept, such as 90d; for ever when absent.
     """
     from emberline import process
+    from emberline.experiment import parse_duration
     from emberline.route.folders import Folders, sole_owner
     from emberline.route.settings import Address, Limits, Settings, parse_address, parse_defaults, parse_upstreams
     from emberline.route.supervisor import Router
@@ -61,7 +64,8 @@ def route(
             timeout_s=timeout_s, max_body_bytes=max_body_bytes, max_requests=max_requests, requests_per_s=requests_per_s
         ),
     )
-    folders = Folders(experiments, data, state, generation_s)
+    keep_s = parse_duration(keep, "--keep") if keep else None
+    folders = Folders(experiments, data, state, generation_s, keep_s=keep_s)
     log = RunLog(state / "route.jsonl")
     with sole_owner(folders):
         router = Router(settings, folders, admin_port, log)

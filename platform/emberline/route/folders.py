@@ -22,6 +22,7 @@ class Folders:
     Attributes:
         generation_s: age at which a log's generation is closed; raw unit ids live on disk no longer than about this.
         generation_bytes: size at which it is closed.
+        keep_s: rows that arrived longer ago are deleted; None keeps all.
     """
 
     experiments: Path
@@ -29,6 +30,7 @@ class Folders:
     state: Path
     generation_s: float = 60.0
     generation_bytes: int = 16 << 20
+    keep_s: float | None = None
 
     @property
     def spool(self) -> Path:

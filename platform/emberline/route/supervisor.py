@@ -26,6 +26,7 @@ from emberline.route.publish import Publisher, in_force
 from emberline.route.render import Rendering, check_together, render
 from emberline.route.settings import Address, Settings
 from emberline.route.spool import Shipper, Spool
+from emberline.route.upkeep import Upkeep
 from emberline.route.watch import ExperimentsFolder
 from emberline.runlog import RunLog
 
@@ -61,6 +62,7 @@ class Router:
         self._outcome_shipper = Shipper(
             outcomes, data / "outcomes", OUTCOMES, read_spooled, unique="event_id", complain=self._complain
         )
+        self._upkeep = Upkeep(data, (self._exposures, outcomes), folders.keep_s, self._complain)
         self._rendering_now: Rendering | None = None
         self._unapplied = ""
         self._written = False
@@ -91,6 +93,7 @@ class Router:
             process.wait_until(lambda: self._answers(client), _START_S, "Envoy answers")
         self._shipping = threading.Thread(target=self._ship_always, name="shipper", daemon=True)
         self._shipping.start()
+        self._upkeep.start()
         self._write_paper()
 
     def run(self) -> None:
@@ -124,6 +127,7 @@ class Router:
             self._envoy.stop()
         self._inside.stop()
         self.stopping.set()
+        self._upkeep.stop()
         if self._shipping is not None:
             self._shipping.join()
             self._written = True
@@ -208,7 +212,7 @@ class Router:
 
     def _check_threads(self) -> None:
         shipping = self._shipping is not None and self._shipping.is_alive()
-        if not (shipping and self._inside.running()) and not self.stopping.is_set():
+        if not (shipping and self._inside.running() and self._upkeep.running()) and not self.stopping.is_set():
             raise StageFailed("route", "a thread of the router ended", hint="its traceback is above: please report it")
 
     def _ship_always(self) -> None:

@@ -1,0 +1,72 @@
+"""A warehouse's Parquet becomes outcomes with hashed units, once, whole or not at all."""
+
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emberline.cli.outcomes import outcomes
+from emberline.exposure import hash_unit, load_key, partition_name
+from emberline.route.warehouse import InvalidRows, take_outcomes
+
+MOMENT = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def write(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def read(data) -> list[tuple]:
+    query = f"SELECT event_id, unit, request_id, metric, value, time_us, part FROM '{data}/outcomes/*/*.parquet'"
+    return sorted(duckdb.sql(query).fetchall())
+
+
+def test_rows_are_hashed_partitioned_and_taken_once(tmp_path):
+    path = write(
+        tmp_path / "export.parquet",
+        event_id=["a", "b"],
+        unit=[7, 8],
+        metric=["correct", "revenue"],
+        value=pa.array([1, 12.5]),
+        request_id=["r", None],
+        time=[MOMENT, MOMENT],
+        note=["not", "read"],
+    )
+    outcomes(path, data=tmp_path / "data")
+    outcomes(path, data=tmp_path / "data")
+    key = load_key(tmp_path / "data")
+    first, second = read(tmp_path / "data")
+    at = int(MOMENT.timestamp() * 1e6)
+    assert first[:6] == ("a", hash_unit(key, "7"), "r", "correct", 1.0, at)
+    assert second[1:6] == (hash_unit(key, "8"), None, "revenue", 12.5, at)
+    assert f"part={first[6]}" == partition_name(first[1])
+    for written in (tmp_path / "data/outcomes").rglob("*.parquet"):
+        assert "unit" in pq.read_schema(written).names
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"unit": ["u1", ""]}, "row 1: unit"),
+        ({"unit": ["u1", "x" * 257]}, "row 1: unit"),
+        ({"unit": ["u1", None]}, "row 1: unit"),
+        ({"value": [1.0, float("nan")]}, "row 1: value"),
+        ({"metric": ["Correct", "correct"]}, "row 0: metric"),
+    ],
+)
+def test_a_wrong_row_is_named_and_nothing_is_taken(tmp_path, change, named):
+    good = {"event_id": ["a", "b"], "unit": ["u1", "u2"], "metric": ["correct"] * 2, "value": [1.0, 0.0]}
+    with pytest.raises(InvalidRows, match=named):
+        take_outcomes(write(tmp_path / "bad.parquet", **{**good, **change}), tmp_path / "data")
+    assert not [path for path in (tmp_path / "data/outcomes").rglob("*") if path.is_file()]
+
+
+def test_a_missing_column_and_a_file_that_is_no_parquet_are_named(tmp_path):
+    with pytest.raises(InvalidRows, match="no column 'metric'"):
+        take_outcomes(write(tmp_path / "short.parquet", event_id=["a"], unit=["u"], value=[1.0]), tmp_path / "data")
+    (tmp_path / "text.parquet").write_text("event_id,unit")
+    with pytest.raises(InvalidRows, match="cannot be read as Parquet"):
+        take_outcomes(tmp_path / "text.parquet", tmp_path / "data")
