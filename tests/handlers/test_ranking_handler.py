@@ -88,6 +88,20 @@ def test_only_the_best_of_a_pass_go_on_to_the_next(cascade):
     assert [(one["id"], one["score"]) for one in found] == [("c", 95.0), ("b", 91.0), ("a", 103.0)]
 
 
+def test_a_cascade_ranks_as_its_rules_were_judged(cascade):
+    from emberline.compress import thresholds
+
+    items = [{"price": price} for price in (3, 9, 5, 5, 1, 9)]
+    served = [one["index"] for one in ask(cascade, context={"age": 1}, items=items).json["ranking"]]
+    scores = np.asarray([[100 + one["price"] for one in items], [100 - one["price"] for one in items]], float)
+    places = []
+    for place in range(len(items)):  # worth showing is this one alone, so that its rank is all that counts
+        gain = np.arange(len(items)) == place
+        answers = thresholds.Answers(scores, scores, scores > 0, gain.astype(float), np.zeros(len(items)))
+        places.append(round(2 ** (1 / thresholds.judge(answers, [(2, None)], [1, 1], 99).quality)) - 2)
+    assert [served.index(place) for place in range(len(items))] == places
+
+
 def test_rankings_and_rows_of_a_batch_stay_apart(cascade):
     two = json.dumps({"context": {"age": 1}, "items": ITEMS}).encode()
     first, row, second = cascade.ask(two, b'{"age": 1, "price": 4}', two)

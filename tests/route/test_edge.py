@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+import emberline
+
 
 @pytest.fixture(scope="module")
 def router(start_router):
@@ -79,7 +81,8 @@ def test_256_bytes_are_a_unit(router):
             "/predictions/digits/1.0",
             "/predictions/digits/../../models",
             "/predictions//../models",
-            "/v2/models/digits",
+            "/v2/models/unknown",
+            "/v2/models/digits/versions/1.0",
         ),
         "/explanations/digits",
     ],
@@ -252,6 +255,16 @@ def test_readiness_is_told_in_both_protocols(router):
     assert get(router.url + "/v2/health/ready").json() == {"ready": True}
     assert get(router.url + "/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
     assert get(router.url + "/v2/models/nobody/ready").status_code == 404
+
+
+def test_metadata_of_server_and_model_are_told_by_the_open_inference_protocol(router, model_server):
+    get, before = router.client.get, len(router.rows())
+    assert get(router.url + "/v2").json() == {"name": "emberline", "version": emberline.__version__, "extensions": []}
+    asked = [get(f"{router.url}/v2/models/{model}").json()["path"] for model in ("digits", "plain")]
+    assert asked == ["/predictions/digits/1.0?oip-metadata", "/predictions/plain/2?oip-metadata"]
+    assert model_server.asked[-2:] == asked
+    assert router.post("/v2/models/digits").status_code == 405
+    assert len(router.rows()) == before  # nobody was given to a variant
 
 
 def test_a_client_that_never_ends_its_request_holds_nothing_up(router):

@@ -9,6 +9,7 @@ import orjson
 
 from emberline.archive import contents
 from emberline.artifact import DESCRIPTION, PROBE, Artifact, Probe, read_artifact, to_json
+from emberline.cascade import FOLDER, Found, PassFound, fits, read_found
 from emberline.errors import EmberlineError, MissingFile
 from emberline.paper import Manifest
 from emberline.recipe import Archive, Cascade, Pass
@@ -40,10 +41,13 @@ def stage(folder: Path, artifacts: Path, name: str, cascade: Cascade, settings: 
                 f"takes other inputs or has other labels than {read[0][0].name}, so they cannot be one cascade",
                 place=source,
             )
+    found = _found(artifacts.parent, name, cascade, tuple(one.digest for _, one, _ in read))
+    passes = cascade.passes if found is None else tuple(map(_with_rules, cascade.passes, found.passes))
     probes = [Probe.model_validate_json((source / PROBE).read_bytes()) for source, *_ in read]
-    expected = probe(probes, cascade.passes, labelled=bool(last.labels))
+    expected = probe(probes, passes, labelled=bool(last.labels))
     card_settings = settings.model_copy(update={"versions": {manifest.name: cascade.version}})
-    contents.stage(folder, last_source, manifest, last, card_settings)
+    told = {"name": name, "found": None if found is None else found.model_dump(mode="json")}
+    contents.stage(folder, last_source, manifest, last, card_settings, cascade=told)
     for package in last.packages:
         (folder / package.file).unlink()
     (folder / DESCRIPTION).write_bytes(to_json(last.model_copy(update={"packages": ()})))
@@ -53,13 +57,33 @@ def stage(folder: Path, artifacts: Path, name: str, cascade: Cascade, settings: 
         place.mkdir()
         for file in (DESCRIPTION, PROBE, *(package.file for package in described.packages)):
             shutil.copyfile(source / file, place / file)
-    rules = [
-        {"folder": f"pass-{number}", **one.model_dump(mode="json")}
-        for number, one in enumerate(cascade.passes, start=1)
-    ]
+    rules = [{"folder": f"pass-{number}", **one.model_dump(mode="json")} for number, one in enumerate(passes, start=1)]
     content = {"cascade": name, "passes": rules}
     (folder / RULES).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return manifest, last
+
+
+def _found(run: Path, name: str, cascade: Cascade, digests: tuple[str, ...]) -> Found | None:
+    """What `emberline compress` found of this very cascade; None where it found nothing and nothing is to be tuned.
+
+    Raises:
+        MissingFile, EmberlineError: rules are to be tuned, and were not, or for other artifacts.
+    """
+    folder, tuned = run / FOLDER / name, any(one.is_tuned for one in cascade.passes)
+    if not tuned and not folder.is_dir():
+        return None
+    found = read_found(run, name)
+    if fits(found, cascade, digests):
+        return found
+    if tuned:
+        raise EmberlineError(
+            "its rules were tuned for other artifacts, or for another cascade", place=folder, hint="emberline compress"
+        )
+    return None
+
+
+def _with_rules(one: Pass, found: PassFound) -> Pass:
+    return one.model_copy(update={"keep": found.keep, "confidence": found.confidence})
 
 
 def probe(probes: Sequence[Probe], passes: Sequence[Pass], *, labelled: bool) -> Probe:
@@ -70,7 +94,7 @@ def probe(probes: Sequence[Probe], passes: Sequence[Pass], *, labelled: bool) ->
     """
     last = probes[-1]
     for one, rule in zip(probes[:-1], passes[:-1], strict=True):
-        if rule.confidence is None or not labelled:
+        if not isinstance(rule.confidence, float) or not labelled:
             continue  # a lone row goes on to the last pass unless a confident one stops it
         if one.instance != last.instance:
             raise EmberlineError(

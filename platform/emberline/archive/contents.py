@@ -19,8 +19,19 @@ SHARED_PREFIX = "ember_"
 RECIPE = "recipe.yaml"  # a run's copy of what it was trained by
 
 
-def stage(folder: Path, artifact: Path, manifest: Manifest, description: Artifact, settings: Archive) -> None:
+def stage(
+    folder: Path,
+    artifact: Path,
+    manifest: Manifest,
+    description: Artifact,
+    settings: Archive,
+    *,
+    cascade: dict[str, Any] | None = None,
+) -> None:
     """Puts all files but the handler's own into `folder`, flat, as TorchServe unpacks them.
+
+    Args:
+        cascade: what the model card tells of the cascade whose last pass this is.
 
     Raises:
         EmberlineError: the artifact cannot be served.
@@ -32,6 +43,8 @@ def stage(folder: Path, artifact: Path, manifest: Manifest, description: Artifac
         shutil.copyfile(module, folder / module.name)
     (folder / LINEAGE).write_bytes(manifest_bytes(manifest))
     card = model_card(manifest, description, settings, _training(artifact, manifest))
+    if cascade is not None:
+        card["cascade"] = cascade
     (folder / CARD).write_bytes(orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from emberline.compress import analysis
+from emberline.compress.cascades import tune_cascades
 from emberline.compress.chain import Done, run_chain, tidy
 from emberline.compress.choice import choose
 from emberline.compress.entry import Entry
@@ -56,6 +57,7 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
         kept = job.artifacts / name
         text = f"{kept} of an earlier run is kept" if kept.is_dir() else f"{kept} is not written"
         raise StageFailed(failure.place or name, f"{failure.fact}; {text}", hint=failure.hint)
+    tune_cascades(job, cache(partial(job.context, plans[job.settings.baseline])))
 
 
 def _run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Done]], dict[str, EmberlineError]]:

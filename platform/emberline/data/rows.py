@@ -15,8 +15,9 @@ Instance = dict[str, Any]
 class Rows(Protocol):
     """Map-style rows. Reading the same index gives the same row, in any process.
 
-    Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts; and
-    `order(seed, epoch)`, a permutation of their own that suits how they are stored.
+    Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts;
+    `order(seed, epoch)`, a permutation of their own that suits how they are stored; and `groups`, a sequence of numbers
+    that tells which rows are one request's candidates: then cascades of rankings are judged request by request.
     """
 
     def __len__(self) -> int: ...
@@ -45,6 +46,7 @@ class ArrayRows:
 
     inputs: Mapping[str, NDArray[Any]]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +55,8 @@ class ArrayRows:
         return {name: values[index] for name, values in self.inputs.items()}, int(self.labels[index])
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ArrayRows":
-        return ArrayRows({name: values[indices] for name, values in self.inputs.items()}, self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return ArrayRows({name: values[indices] for name, values in self.inputs.items()}, self.labels[indices], groups)
 
 
 def telling_rows(rows: Rows) -> list[int]:

@@ -4,8 +4,10 @@ A path nobody promised is 404, so a model server's management can never be reach
 plain sentences here; the listener turns them into JSON, with the field from the route's metadata.
 """
 
+import json
 from typing import Any
 
+from emberline import __version__
 from emberline.assignment import MAX_UNIT_BYTES
 from emberline.experiment import TOTAL_WEIGHT, Experiment
 from emberline.route.clusters import DASHBOARD, OUTCOMES, SHADOW, Json, cluster_name, default_cluster_name
@@ -33,6 +35,7 @@ _UTF8 = (
     r"|[\xf1-\xf3][\x80-\xbf]{3}"
     r"|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
+_SERVER_METADATA = json.dumps({"name": "emberline", "version": __version__, "extensions": []}) + "\n"
 # of the time for a request: as long as one try may take, so that another one can follow
 _TRY_SHARE = 0.45
 _POST: Json = {"name": ":method", "string_match": {"exact": "POST"}}
@@ -50,11 +53,16 @@ def render_routes(experiments: tuple[Experiment, ...], settings: Settings) -> Js
     for experiment in experiments:
         for path in model_paths(experiment.spec.model):
             routes += _experiment_routes(experiment, path, settings.limits)
+        control = experiment.spec.control
+        served = Served(experiment.spec.model, control.version)
+        routes += _metadata_routes(served, cluster_name(experiment, control), settings.limits)
     for model, version in sorted(settings.defaults.items()):
         if model not in taken:
             for path in model_paths(model):
                 default = _default_route(Served(model, version), path, settings.limits)
                 routes += [*_asked_as_json(default), _only("POST", path)]
+            served = Served(model, version)
+            routes += _metadata_routes(served, default_cluster_name(served), settings.limits)
     routes += _fixed_routes(settings)
     return {"name": MAIN, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
 
@@ -184,6 +192,17 @@ def _default_route(served: Served, path: str, limits: Limits) -> Json:
     }
 
 
+def _metadata_routes(served: Served, cluster: str, limits: Limits) -> list[Json]:
+    """The Open Inference Protocol's metadata of a model; all versions of one take and give the same tensors.
+
+    It goes to no variant by weight, so it leaves no exposure.
+    """
+    path = f"/v2/models/{served.model}"
+    asking = {**_asking(served.model, limits, num_retries=limits.num_retries)}
+    asking["path_rewrite"] = f"/predictions/{served.model}/{served.version}?oip-metadata"
+    return [{"match": {"path": path, "headers": [_GET]}, "route": {"cluster": cluster, **asking}}, _only("GET", path)]
+
+
 def _fixed_routes(settings: Settings) -> list[Json]:
     # the router's own errors are said in its own words
     own = {BUSY_FILTER: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
@@ -196,6 +215,12 @@ def _fixed_routes(settings: Settings) -> list[Json]:
             "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}\n'}},
             "response_headers_to_add": [_set("content-type", "application/json")],
         },
+        {
+            "match": {"path": "/v2", "headers": [_GET]},
+            "direct_response": {"status": 200, "body": {"inline_string": _SERVER_METADATA}},
+            "response_headers_to_add": [_set("content-type", "application/json")],
+        },
+        _only("GET", "/v2"),
     ]
     ready: list[Json] = [{"path": "/readyz"}, {"path": "/v2/health/live"}, {"path": "/v2/health/ready"}]
     ready.append({"safe_regex": {"regex": "/v2/models/[a-z0-9-]+/ready"}})
