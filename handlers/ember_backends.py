@@ -3,6 +3,7 @@
 Runtimes other than PyTorch are imported when a package of theirs is opened, and only then.
 """
 
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,15 @@ Report = Callable[[str], None]
 # torch releases whose AOTIModelPackageLoader was tried with the arguments below; another one goes by the public loader,
 # which imports the compiler (seconds) and is the same otherwise
 FAST_LOADER_TORCH = ("2.13.0",)
+# the device of this process's models, as torch names it; empty is the CPU
+DEVICE_VARIABLE = "EMBERLINE_DEVICE"
 # the two files of an OpenVINO model, in the zip that is its package
 OPENVINO_GRAPH, OPENVINO_WEIGHTS = "model.xml", "model.bin"
+
+
+def device() -> torch.device:
+    """Where this process's models run."""
+    return torch.device(os.environ.get(DEVICE_VARIABLE) or "cpu")
 
 
 def open_package(backend: str, path: Path, report: Report) -> Program:
@@ -40,12 +48,18 @@ def outputs_of(answer: Any) -> list[torch.Tensor]:
     return [tensor for one in inner for tensor in outputs_of(one)]
 
 
-def as_program(module: Callable[..., Any]) -> Program:
-    """A module of PyTorch, or an exported program's, in the form of the packages."""
+def as_program(module: Callable[..., Any], place: torch.device | None = None) -> Program:
+    """A module of PyTorch, or an exported program's, in the form of the packages.
+
+    Args:
+        place: where the module is; None is the CPU.
+    """
+    where = place or torch.device("cpu")
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():
-            return [output.numpy() for output in outputs_of(module(*[torch.from_numpy(array) for array in arrays]))]
+            answer = module(*[torch.from_numpy(array).to(where) for array in arrays])
+            return [output.cpu().numpy() for output in outputs_of(answer)]
 
     return run
 
@@ -108,8 +122,13 @@ def compile_openvino(path: Path, threads: int) -> Any:
 
 
 def _open_exported(path: Path, _report: Report) -> Program:
-    """The interpreted program: slower than any other, at home on any CPU."""
-    return as_program(torch.export.load(path).module())
+    """The interpreted program: slower than any other, at home on any CPU, and the one that a GPU can take."""
+    program, place = torch.export.load(path), device()
+    if place.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, place)
+    return as_program(program.module(), place)
 
 
 _OPENERS: dict[str, Callable[[Path, Report], Program]] = {

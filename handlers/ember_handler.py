@@ -71,7 +71,7 @@ class EmberHandler:
         Raises:
             NoUsablePackage: there is none, so this worker must not become ready.
         """
-        ember_worker.settle()
+        ember_worker.settle(context.system_properties.get("gpu_id"))
         if ember_reader.install():
             log.info("reading TorchServe's protocol through a buffer")
         root = Path(context.system_properties["model_dir"])

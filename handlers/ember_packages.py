@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ember_backends import Program, open_package
+from ember_backends import Program, device, open_package
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -36,6 +36,7 @@ Array = NDArray[Any]
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
 THREADS_VARIABLE = "EMBERLINE_THREADS"
+MEMORY_SHARE_VARIABLE = "EMBERLINE_DEVICE_MEMORY_SHARE"
 # a probe hangs when it has computed nothing for so long, or has not answered at all: on a crowded machine a healthy one
 # may take minutes, and must not be taken for broken
 PROBE_STALL_S = 20.0
@@ -158,6 +159,7 @@ def open_chosen(
     report: Callable[[str], None],
 ) -> LoadedModel:
     """Opens, in this process, the package that `choose` found."""
+    limit_memory()
     return LoadedModel(open_program(folder, package, report), package, probe_row(folder, described), skipped)
 
 
@@ -173,10 +175,19 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(wanted)
 
 
+def limit_memory() -> None:
+    """Holds this process to its share of the GPU's memory, where it has one of either."""
+    share = os.environ.get(MEMORY_SHARE_VARIABLE)
+    if share and device().type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(float(share), device())
+
+
 def unfit(folder: Path, package: Mapping[str, Any]) -> str | None:
     """Why a package must not be opened here, as far as its metadata tells; None when nothing speaks against it."""
     if not (folder / package["file"]).is_file():
         return "the file is missing"
+    if device().type != "cpu" and package["backend"] != "exported":
+        return f"is made for the CPU; this worker's model is on {device()}"
     missing = sorted(set(package.get("needs", ())) - cpu_flags())
     if missing:
         return f"this CPU lacks {', '.join(missing)}"
@@ -243,9 +254,10 @@ def probe_apart(folder: Path, described: Mapping[str, Any], package: Mapping[str
     """The same in a process of its own, so that a missing instruction or a corrupted package cannot end this one.
 
     A fork costs milliseconds, a fresh interpreter seconds of importing torch. Forking is safe only while no other
-    Python thread could hold a lock; a forked probe that hangs anyway is asked again in a fresh interpreter.
+    Python thread could hold a lock; a forked probe that hangs anyway is asked again in a fresh interpreter. A process
+    that has used a GPU cannot be forked and use it on.
     """
-    if threading.active_count() == 1:
+    if threading.active_count() == 1 and not torch.cuda.is_initialized():
         verdict = _probe_forked(folder, described, package)
         if verdict is not _HANGS:
             return verdict

@@ -235,3 +235,34 @@ def test_too_few_labels_keep_a_worker_from_becoming_ready(make_worker, export_ar
     artifact = export_artifact(tmp_path / "fp32", nn.Linear(2, 3), inputs, {"x": [1, 1]}, labels=("yes", "no"))
     with pytest.raises(ValueError, match="2 labels"):
         make_worker(artifact)
+
+
+def test_a_gpu_takes_no_package_that_was_compiled_for_the_cpu(monkeypatch, tmp_path):
+    import ember_packages
+
+    (tmp_path / "a.pt2").touch()
+    package = {"file": "a.pt2", "backend": "onnx", "max_batch": 8}
+    assert ember_packages.unfit(tmp_path, package) is None
+    monkeypatch.setenv("EMBERLINE_DEVICE", "cuda:1")
+    assert ember_packages.unfit(tmp_path, package) == "is made for the CPU; this worker's model is on cuda:1"
+    assert ember_packages.unfit(tmp_path, {**package, "backend": "exported"}) is None
+
+
+def test_a_gpu_that_was_asked_for_and_is_not_there_fails_the_load(monkeypatch):
+    import ember_worker
+
+    monkeypatch.setenv("EMBERLINE_DEVICES", "0,1")
+    with pytest.raises(RuntimeError, match="finds no GPU"):
+        ember_worker.settle(None)
+
+
+def test_a_program_is_moved_to_its_device(monkeypatch, tmp_path):
+    import ember_backends
+    import torch
+
+    program = torch.export.export(torch.nn.Linear(2, 1), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / "a.pt2")
+    monkeypatch.setenv("EMBERLINE_DEVICE", "meta")  # a device without memory: what is on it cannot be read back
+    run = ember_backends.open_package("exported", tmp_path / "a.pt2", print)
+    with pytest.raises(NotImplementedError, match="meta"):
+        run([np.zeros((1, 2), np.float32)])

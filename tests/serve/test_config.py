@@ -4,6 +4,10 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from emberline.recipe import Serve
 from emberline.route.settings import Limits
 from emberline.serve import config
 
@@ -55,6 +59,27 @@ def test_environment_cannot_override_the_settings():
     assert "TS_CONFIG_FILE" not in told
     assert (told["TEMP"], told["LOG_LOCATION"], told["HOME"]) == ("/w/temp", "/w/logs", "/h")
     assert told["OMP_NUM_THREADS"] == told["EMBERLINE_THREADS"] == "3"
+
+
+def test_workers_take_the_gpus_asked_for_in_turns_and_no_other_is_visible():
+    told = config.environment({}, work=Path("/w"), threads=1, devices=(2, 3), memory_share=0.5)
+    assert told["CUDA_VISIBLE_DEVICES"] == told["EMBERLINE_DEVICES"] == "2,3"
+    assert told["EMBERLINE_DEVICE_MEMORY_SHARE"] == "0.5"
+    assert settings(devices=(2, 3))["number_of_gpu"] == "2"
+    assert "number_of_gpu" not in settings()
+    assert "EMBERLINE_DEVICES" not in config.environment({"CUDA_VISIBLE_DEVICES": "1"}, work=Path("/w"), threads=1)
+
+
+def test_one_process_a_gpu_unless_workers_are_told():
+    assert Serve(devices=(0, 1, 2)).workers == 3
+    assert Serve(devices=(0, 1), workers=4, device_memory_share=0.5).workers == 4
+    for wrong in (
+        {"devices": (1, 1)},
+        {"device_memory_share": 0.5},
+        {"devices": (0,), "workers": 3, "device_memory_share": 0.5},
+    ):
+        with pytest.raises(ValidationError):
+            Serve(**wrong)
 
 
 def test_java_is_started_itself_with_its_own_folders():

@@ -24,7 +24,14 @@ class Ports:
 
 
 def properties(
-    *, host: str, ports: Ports, grpc_ports: tuple[int, int], store: Path, queue_size: int, response_timeout_s: int
+    *,
+    host: str,
+    ports: Ports,
+    grpc_ports: tuple[int, int],
+    store: Path,
+    queue_size: int,
+    response_timeout_s: int,
+    devices: Sequence[int] = (),
 ) -> str:
     """config.properties: closed to everything but the private store."""
     lines = {
@@ -53,6 +60,8 @@ def properties(
         # above what the router lets through: TorchServe refuses by a 413 without a body, the router with a reason
         "max_request_size": MAX_MESSAGE_BYTES,
         "max_response_size": MAX_MESSAGE_BYTES,
+        # a version's workers take the visible GPUs in turns; without devices nothing is said, for users' own handlers
+        **({"number_of_gpu": len(devices)} if devices else {}),
     }
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
@@ -120,11 +129,22 @@ def command(
     ]
 
 
-def environment(base: Mapping[str, str], *, work: Path, threads: int) -> dict[str, str]:
+def environment(
+    base: Mapping[str, str],
+    *,
+    work: Path,
+    threads: int,
+    devices: Sequence[int] = (),
+    memory_share: float | None = None,
+) -> dict[str, str]:
     """The JVM's environment, which its workers inherit.
 
     Variables that would override our settings from outside are left out.
     """
+    visible = ",".join(map(str, devices))
+    gpus = {"CUDA_VISIBLE_DEVICES": visible, "EMBERLINE_DEVICES": visible} if devices else {}
+    if memory_share is not None:
+        gpus["EMBERLINE_DEVICE_MEMORY_SHARE"] = str(memory_share)
     kept = {k: v for k, v in base.items() if not k.startswith("TS_") and k not in ("LOG_LOCATION", "METRICS_LOCATION")}
     return {
         **kept,
@@ -137,4 +157,5 @@ def environment(base: Mapping[str, str], *, work: Path, threads: int) -> dict[st
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "EMBERLINE_THREADS": str(threads),
+        **gpus,
     }

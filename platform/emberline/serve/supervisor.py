@@ -132,7 +132,8 @@ class Supervisor:
 
     def _num_workers(self, key: Key) -> int:
         settings, tuned = self.setup.settings, self.fleet.admitted[key].tuned
-        return self.fleet.workers.setdefault(key, tuned.workers if tuned and settings.tuned else settings.workers)
+        uses_tuned = settings.tuned and not settings.devices  # it was measured on the CPU
+        return self.fleet.workers.setdefault(key, tuned.workers if tuned and uses_tuned else settings.workers)
 
     def _last_words(self, key: Key) -> str:
         return modellog.last_words(self.setup.model_log, *key, since=self.engine.mark)

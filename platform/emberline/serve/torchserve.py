@@ -42,7 +42,13 @@ class Setup:
 
     @property
     def environment(self) -> dict[str, str]:
-        return config.environment(os.environ, work=self.work, threads=self.settings.threads)
+        return config.environment(
+            os.environ,
+            work=self.work,
+            threads=self.settings.threads,
+            devices=self.settings.devices,
+            memory_share=self.settings.device_memory_share,
+        )
 
     @property
     def store(self) -> Path:
@@ -146,6 +152,7 @@ def _launch(setup: Setup, grpc_ports: tuple[int, int], shared: classes.SharedCla
             store=setup.store,
             queue_size=setup.settings.queue_size,
             response_timeout_s=setup.settings.response_timeout_s,
+            devices=setup.settings.devices,
         ).encode(),
     )
     storage.write_bytes(
