@@ -103,27 +103,64 @@ class Optimizer(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    at_batch_size: int | None = Field(default=None, ge=1)
+    """Rows of the step that learning_rate is meant for: `train.batch_size: auto` scales the rate from there."""
 
 
 class EarlyStopping(Section):
     """Ends training when validation has not improved for a while, and goes back to the best weights."""
 
-    metric: Literal["accuracy", "loss"] = "accuracy"
-    """Of the validation rows, after each epoch."""
-    patience: int = Field(default=3, ge=1)
-    """Epochs in a row without improvement after which training ends."""
+    metric: Literal["accuracy", "ndcg", "loss"] = "accuracy"
+    """Of the validation rows, after each epoch; `ndcg` of a ranking."""
+    patience: int | None = Field(default=3, ge=1)
+    """Epochs in a row without improvement after which training ends; null never ends it, and keeps the best alone."""
     min_delta: float = Field(default=0.0, ge=0)
     """A smaller change is no improvement."""
 
 
+class Teaching(Section):
+    """How much a teacher's answers count beside the labels."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    soft: float = Field(default=0.7, ge=0)
+    """Weight of the divergence from the teacher's softened answers."""
+    hard: float = Field(default=0.3, ge=0)
+    """Weight of the recipe's own loss on the labels."""
+
+
+class Distillation(Teaching):
+    """Training from the start by what a teacher answers, beside what the labels say."""
+
+    teacher: str | None = None
+    """Folder of the artifact that teaches, from the working directory; it answers at each step."""
+    recorded: str | None = None
+    """Parquet file written by `emberline record`, in place of a teacher that runs beside the student."""
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> "Distillation":
+        if (self.teacher is None) == (self.recorded is None):
+            raise ValueError("name one teacher: either teacher, a folder, or recorded, a file of its answers")
+        if self.soft == 0:
+            raise ValueError("soft is 0, so the teacher has no say; leave distill out")
+        return self
+
+
 class Train(Section):
+    task: Literal["classification", "ranking"] = "classification"
+    """`ranking` learns the order of the rows of one group, which the data's `groups` tell; the score of a row is the
+    model's last output."""
+    top: int = Field(default=10, ge=1)
+    """Of a ranking: how many of the first items count in its metric, NDCG."""
     epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    """Rows of one batch over all workers; must be a multiple of `virtual_shards`."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
+    """Rows of one batch over all workers, of a ranking groups of rows; must be a multiple of `virtual_shards`. `auto`
+    is the largest that fits into memory, found once and written down in the run."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are summed for one step of the optimizer."""
     virtual_shards: int = Field(default=4, ge=1)
     """A batch is always computed as this many pieces, whatever the number of workers."""
+    strategy: Literal["replicate", "fsdp2"] = "replicate"
+    """`fsdp2` divides weights and optimizer among the workers, for models that one device cannot hold."""
     reduce: Literal["virtual", "ddp"] = "virtual"
     """`ddp` is faster, and its result depends on the number of workers."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -136,7 +173,11 @@ class Train(Section):
     warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     loss: Reference = "emberline.models.losses:cross_entropy"
+    """Of a ranking, if not given, `emberline.models.losses:ndcg`."""
+    distill: Distillation | None = None
     augment: Reference | None = None
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where the run's numbers are sent besides its log; each needs the extra of its name."""
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     snapshot_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Steps between copies of the state in shared memory; `auto` keeps their cost under 1 % of the time."""
@@ -151,14 +192,59 @@ class Train(Section):
         """Where a run's checkpoints lie, if not in its own folder."""
         return None if self.checkpoints is None else f"{self.checkpoints.rstrip('/')}/{run}"
 
+    @property
+    def rows_per_batch(self) -> int:
+        """The batch size, once it is known."""
+        if self.batch_size == "auto":
+            raise InvalidSetting(
+                "train", "batch_size", "auto", "a number",
+                hint="training chooses it: take the number from the run's manifest, or train first",
+            )  # fmt: skip
+        return self.batch_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_of_tasks(cls, given: Any) -> Any:
+        """A ranking's own loss, where none is named."""
+        if isinstance(given, dict) and given.get("task") == "ranking" and "loss" not in given:
+            return {**given, "loss": "emberline.models.losses:ndcg"}
+        return given
+
     @model_validator(mode="after")
     def _whole_shards(self) -> "Train":
-        if self.batch_size % self.virtual_shards:
+        uneven = self.batch_size != "auto" and self.batch_size % self.virtual_shards
+        if uneven and self.strategy == "replicate":
             raise ValueError(f"batch_size {self.batch_size} is no multiple of virtual_shards {self.virtual_shards}")
+        if (self.batch_size == "auto") != (self.optimizer.at_batch_size is not None):
+            raise ValueError(
+                "batch_size: auto and optimizer.at_batch_size go together: the rate is scaled from the one to the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _metric_of_the_task(self) -> "Train":
+        wrong = {"classification": "ndcg", "ranking": "accuracy"}[self.task]
+        if self.early_stopping is not None and self.early_stopping.metric == wrong:
+            raise ValueError(f"early_stopping.metric {wrong} is none of task {self.task}; set it")
+        if self.task == "classification" and "top" in self.model_fields_set:
+            raise ValueError("top does nothing with task classification; leave it out")
+        if self.distill is not None and self.distill.recorded is not None and self.augment is not None:
+            raise ValueError("recorded answers are to rows as they are; use a live teacher, or leave augment out")
+        return self
+
+    @model_validator(mode="after")
+    def _what_fsdp_gives_up(self) -> "Train":
+        unused = self.model_fields_set & {"reduce", "snapshot_every", "virtual_shards"}
+        if self.strategy == "replicate":
+            return self
+        if unused:
+            raise ValueError(f"{', '.join(sorted(unused))} does nothing with strategy fsdp2; leave it out")
+        if self.ema is not None or self.precision == "float16" or self.checkpoints is not None:
+            raise ValueError("ema, precision float16 and checkpoints in an object store cannot go with strategy fsdp2")
         return self
 
 
-class Distill(Section):
+class Distill(Teaching):
     """A student learns what a teacher answers, beside what the labels say."""
 
     stage: Literal["distill"]
@@ -170,11 +256,6 @@ class Distill(Section):
     """Parquet file written by `emberline record`, in place of a teacher that runs beside the student."""
     epochs: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    temperature: float = Field(default=4.0, gt=0)
-    soft: float = Field(default=0.7, ge=0)
-    """Weight of the divergence from the teacher's softened answers."""
-    hard: float = Field(default=0.3, ge=0)
-    """Weight of the recipe's own loss on the labels."""
     features: dict[str, str] = {}
     """Layers whose outputs are matched as well: the teacher's, and the student's that shall resemble it."""
     feature_weight: float = Field(default=1.0, gt=0)
@@ -296,6 +377,34 @@ class Variant(Section):
     """Other stages to try, in this order, when a gate or a stage fails; what they share with those before is reused."""
 
 
+class Search(Section):
+    """What `emberline compress --search` may change of one artifact, and how much work it may cost."""
+
+    artifact: Name | None = None
+    """The artifact whose stages are sought, under its own gates; where there is only one it need not be named."""
+    arguments: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+    """Choices for arguments of the model's factory, its width or depth; another net is the trained one's student."""
+    prune: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.0, 0.25, 0.5)
+    """Ratios of channels to remove."""
+    round_to: int = Field(default=8, ge=1)
+    precisions: Annotated[tuple[Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic"], ...], Field(min_length=1)] = (
+        "fp32",
+        "int8",
+    )
+    distill: Annotated[tuple[bool, ...], Field(min_length=1)] = (False, True)
+    """Whether the trained net teaches a pruned one as well; a student is always taught by it."""
+    epochs: int = Field(default=10, ge=1)
+    """Of a student's training."""
+    repair_epochs: int = Field(default=4, ge=1)
+    """Of training after pruning."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    trials: int = Field(default=24, ge=1)
+    """Nets that are looked at cheaply: trained for `proxy_epochs`, neither compiled nor timed."""
+    proxy_epochs: int = Field(default=1, ge=1)
+    evaluations: int = Field(default=8, ge=1)
+    """Nets that are trained, compiled, timed and held to the gates in full."""
+
+
 class Compress(Section):
     baseline: Name = "fp32"
     """The artifact that the others are measured against."""
@@ -305,6 +414,7 @@ class Compress(Section):
     threads: int = Field(default=1, ge=1)
     int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu"
     """`any-cpu` calibrates to 7 bits where this CPU has VNNI too, so that CPUs without it can load the packages."""
+    search: Search | None = None
 
     @model_validator(mode="after")
     def _baseline_is_there(self) -> "Compress":
@@ -313,6 +423,22 @@ class Compress(Section):
         if self.artifacts[self.baseline].fallbacks:
             raise ValueError(f"baseline {self.baseline!r} has fallbacks; what the others are held against is one thing")
         return self
+
+    @model_validator(mode="after")
+    def _searched_artifact_is_there(self) -> "Compress":
+        if self.search is not None:
+            others = sorted(set(self.artifacts) - {self.baseline})
+            if self.search.artifact is None and len(others) != 1:
+                raise ValueError(f"search.artifact is absent and there are {others}; name the one to be sought")
+            if self.search.artifact is not None and self.search.artifact not in others:
+                raise ValueError(f"search.artifact {self.search.artifact!r} is none of {others}")
+        return self
+
+    @property
+    def sought(self) -> str:
+        """The artifact whose stages a search walks."""
+        given = self.search.artifact if self.search else None
+        return given or next(name for name in self.artifacts if name != self.baseline)
 
 
 class Pass(Section):
@@ -520,10 +646,15 @@ def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
         return TypeAdapter(model).validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        key = ".".join(str(part) for part in first["loc"] if not _is_branch(part)) or "the file"
         if first["type"] == "extra_forbidden":
             raise UnknownKey(place, key, _known_keys(model, first["loc"][:-1])) from None
         raise _invalid(place, key, first) from None
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of pydantic's location names one of several types rather than a key."""
+    return isinstance(part, str) and part.startswith(("constrained-", "literal["))
 
 
 def _invalid(place: Path, key: str, error: Mapping[str, Any]) -> InvalidSetting:

@@ -9,12 +9,13 @@ from torch import nn
 from emberline import models
 from emberline.artifact import read_artifact
 from emberline.compress.context import prepare
-from emberline.compress.record import read_answers, record
+from emberline.compress.record import record
 from emberline.compress.stages.distill import distill
 from emberline.compress.state import State, read_state, write_state
 from emberline.compress.teaching import DistillLoss, Lesson
 from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, StageFailed
 from emberline.recipe import Distill, Model, load_recipe
+from emberline.train.recorded import read_answers
 
 STUDENT = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 4})
 

@@ -42,7 +42,7 @@ def test_it_is_the_same_each_time_and_leaves_the_processs_settings_alone(recipe)
         assert progress == list(range(1, 9))
         assert done.steps == 8
         assert not model.training
-        results.append((weights(model), done.loss, done.accuracy))
+        results.append((weights(model), done.loss, done.value))
     assert results[0] == results[1]
     assert (torch.get_num_threads(), torch.get_deterministic_debug_mode()) == settings
 

@@ -121,7 +121,7 @@ def train(
 def _epoch_seconds(model: nn.Module, settings: AwareTraining, context: Context) -> float:
     """Processor time of one epoch of plain training, from a few steps of a copy."""
     whole = context.splits
-    size = min(len(whole.train), _TIMED_STEPS * context.recipe.train.batch_size)
+    size = min(len(whole.train), _TIMED_STEPS * context.recipe.train.rows_per_batch)
     few = replace(whole, train=First(whole.train, size), validation=First(whole.validation, 1))
     begin = time.process_time()
     train(copy.deepcopy(model), settings, context, 1, few)

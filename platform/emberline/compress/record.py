@@ -6,7 +6,7 @@ which rows they belong to, so that answers to other rows are refused.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from emberline import data, models
 from emberline.artifact import read_artifact
-from emberline.errors import EmberlineError, InvalidSetting, MissingFile
+from emberline.errors import EmberlineError, MissingFile
 from emberline.paper import MANIFEST, Manifest
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog
 from emberline.train.batches import Prepare, place_of
+from emberline.train.recorded import METADATA, Split
 
-Split = Literal["train", "validation", "test"]
-
-_METADATA = b"emberline"
 _BATCH = 128
 _RECIPE, _TRAINED = "recipe.yaml", Path("artifacts", "trained")
 
@@ -66,31 +64,6 @@ def record(path: Path, *, recipe: Path | None, split: Split, output: Path | None
     return target
 
 
-def read_answers(path: Path, recipe: Recipe, num_rows: int, split: Split = "train") -> NDArray[np.float32]:
-    """The recorded answers to a split, one row each.
-
-    Raises:
-        MissingFile: there is no such file.
-        InvalidSetting: it was recorded on other rows; names what differs.
-    """
-    hint = "record them anew: emberline record ARTIFACT"
-    if not path.is_file():
-        raise MissingFile(path, "the file of recorded answers", hint=hint)
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise EmberlineError(f"cannot be read as Parquet: {error}", place=path, hint=hint) from error
-    known = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
-    wanted = {"source": recipe.data.source, "arguments": recipe.data.arguments, "split": split}
-    for key, value in wanted.items():
-        if known.get(key) != value:
-            raise InvalidSetting(path, f"the answers' {key}", known.get(key), repr(value), hint=hint)
-    if table.num_rows != num_rows:
-        raise InvalidSetting(path, "number of answers", table.num_rows, f"one for each of {num_rows} rows", hint=hint)
-    answers = table.column("answers").combine_chunks()
-    return np.asarray(answers.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(num_rows, -1)
-
-
 def _describe(recipe: Recipe, manifest: Manifest, split: Split) -> dict[str, Any]:
     rows = {"source": recipe.data.source, "arguments": recipe.data.arguments, "split": split}
     return {**rows, "artifact": manifest.name, "digest": manifest.digest}
@@ -101,7 +74,7 @@ def _write(target: Path, answers_BK: NDArray[np.float32], described: dict[str, A
     flat = pa.array(answers_BK.reshape(-1), pa.float32())
     table = pa.table(
         {"row": np.arange(len(answers_BK)), "answers": pa.FixedSizeListArray.from_arrays(flat, answers_BK.shape[1])}
-    ).replace_schema_metadata({_METADATA: json.dumps(described).encode()})
+    ).replace_schema_metadata({METADATA: json.dumps(described).encode()})
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
     pq.write_table(table, partial)

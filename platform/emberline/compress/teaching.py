@@ -1,4 +1,4 @@
-"""Distillation's parts: a student beside its teacher, the loss between them, answers recorded before.
+"""The distill stage's parts: a student beside its teacher, and the loss between them and their features.
 
 Source: Hinton et al., Distilling the Knowledge in a Neural Network (2015), section 2; Romero et al., FitNets (2015),
 equation 3, for features.
@@ -8,17 +8,13 @@ Legend of shapes: B rows, K classes, C channels.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from emberline.compress import layers
-from emberline.data import Instance, Rows
 from emberline.recipe import Distill
-
-TEACHER_INPUT = "teacher_answers"  # the name that recorded answers travel under, as one more input
+from emberline.train import teaching
+from emberline.train.teaching import divergence
 
 
 class Lesson(NamedTuple):
@@ -87,30 +83,11 @@ class DistillLoss:
     def __call__(self, lesson: Lesson, labels_B: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffixes
         settings, loss = self._settings, lesson.student.new_zeros(())
         if settings.soft:
-            student = functional.log_softmax(lesson.student / settings.temperature, dim=1)
-            teacher = functional.log_softmax(lesson.teacher / settings.temperature, dim=1)
-            divergence = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
-            loss = loss + settings.soft * settings.temperature**2 * divergence
+            apart = divergence(teaching.Lesson(lesson.student, lesson.teacher), labels_B, settings.temperature)
+            loss = loss + settings.soft * settings.temperature**2 * apart
         if settings.hard:
             loss = loss + settings.hard * self._hard(lesson.student, labels_B)
         return loss + settings.feature_weight * lesson.feature_distance if settings.features else loss
-
-
-class RecordedRows:
-    """Rows with a teacher's recorded answer as one more input."""
-
-    def __init__(self, rows: Rows, answers_BK: NDArray[np.float32]) -> None:  # noqa: N803 - shape suffixes
-        self._rows, self._answers = rows, answers_BK
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[Instance, int]:
-        instance, label = self._rows[index]
-        return {**instance, TEACHER_INPUT: self._answers[index]}, label
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._rows, name)  # labels and an order of their own, where the rows have them
 
 
 def _bridge(student: torch.Tensor, teacher: torch.Tensor) -> nn.Module:

@@ -51,19 +51,20 @@ class ParquetRows:
         label: the column of class indices.
         window: row groups whose rows are shuffled together, and so kept in memory.
         pad_to: length of an input's lists, by the input's name: shorter ones are filled with zeros, longer ones cut.
+        group: the column of whole numbers whose rows of one number are one request's candidates, for rankings.
 
     Raises:
         EmberlineError: a file is no Parquet, or lacks a column, or has it of another type than the files before.
     """
 
     def __init__(
-        self, paths: Sequence[Path], inputs: Mapping[str, str], label: str, window: int = 4,
-        pad_to: Mapping[str, int] | None = None,
+        self, paths: Sequence[Path], inputs: Mapping[str, str], label: str, window: int = 4, *,
+        pad_to: Mapping[str, int] | None = None, group: str | None = None,
     ) -> None:  # fmt: skip
-        self._inputs, self._label, self._window = dict(inputs), label, window
+        self._inputs, self._label, self._window, self._group = dict(inputs), label, window, group
         self._pad_to = dict(pad_to or {})
-        self.groups = _groups(paths, self._inputs, label)
-        self._ends = np.cumsum([group.num_rows for group in self.groups], dtype=np.int64)
+        self._row_groups = _row_groups(paths, self._inputs, [label, group] if group else [label])
+        self._ends = np.cumsum([one.num_rows for one in self._row_groups], dtype=np.int64)
         self._open: OrderedDict[int, tuple[Columns, NDArray[np.int64]]] = OrderedDict()
         self._lock = Lock()
 
@@ -77,17 +78,25 @@ class ParquetRows:
         return {name: values[row] for name, values in columns.items()}, int(labels[row])
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        return windowed_order(seed, epoch, tuple(group.num_rows for group in self.groups), self._window)
+        return windowed_order(seed, epoch, tuple(one.num_rows for one in self._row_groups), self._window)
 
     def place(self, index: int) -> str:
         """File, row group and row within it."""
         number, row = self._find(index)
-        return f"{self.groups[number].place}, row {row} of it"
+        return f"{self._row_groups[number].place}, row {row} of it"
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """All labels; reads that column alone."""
-        pieces = [_labels(group, _read_columns(group, [self._label])[0]) for group in self.groups]
+        return self._whole(self._label)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The number of each row's group; reads that column alone. None without one."""
+        return None if self._group is None else self._whole(self._group)
+
+    def _whole(self, column: str) -> NDArray[np.int64]:
+        pieces = [_labels(one, _read_columns(one, [column])[0]) for one in self._row_groups]
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
     def _find(self, index: int) -> tuple[int, int]:
@@ -95,13 +104,13 @@ class ParquetRows:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
-        return number, index - int(self._ends[number]) + self.groups[number].num_rows
+        return number, index - int(self._ends[number]) + self._row_groups[number].num_rows
 
     def _read(self, number: int) -> tuple[Columns, NDArray[np.int64]]:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        group, names = self.groups[number], list(self._inputs)
+        group, names = self._row_groups[number], list(self._inputs)
         *columns, labels = _read_columns(group, [*(self._inputs[name] for name in names), self._label])
         values: Columns = {
             name: _padded(column, self._pad_to[name]) if name in self._pad_to else _values(column)
@@ -122,6 +131,7 @@ def parquet(
     test: str | None = None,
     window: int = 4,
     pad_to: Mapping[str, int] | None = None,
+    group: str | None = None,
 ) -> Splits:
     """A recipe's data source: `emberline.data.parquet:parquet`.
 
@@ -130,7 +140,7 @@ def parquet(
         validation: like `train`; or the fraction of the training rows that is held out for it, always the same rows.
         test: like `train`; without it the validation rows stand in, and reports say nothing new.
 
-        inputs, label, window, pad_to: as `ParquetRows` takes them.
+        inputs, label, window, pad_to, group: as `ParquetRows` takes them.
 
     Raises:
         MissingFile: no file matches.
@@ -140,7 +150,7 @@ def parquet(
         raise InvalidSetting("data.arguments", "pad_to", min(unknown), f"one of {', '.join(inputs)}")
 
     def rows(pattern: str) -> ParquetRows:
-        return ParquetRows(_matching(pattern), inputs, label, window, pad_to)
+        return ParquetRows(_matching(pattern), inputs, label, window, pad_to=pad_to, group=group)
 
     if isinstance(validation, str):
         training, held_out = rows(train), rows(validation)
@@ -149,7 +159,7 @@ def parquet(
         required = "a path, or a fraction between 0 and 1,"
         raise InvalidSetting("data.arguments", "validation", validation, required, hint="0.1 holds a tenth out")
     all_rows = rows(train)
-    kept, held = divide(len(all_rows), validation)
+    kept, held = divide(len(all_rows), validation, all_rows.groups)
     # two readers: what one is at must not push the other's row groups out of memory
     held_out_rows = Subset(rows(train), held)
     return Splits(Subset(all_rows, kept), held_out_rows, rows(test) if test else held_out_rows)
@@ -162,7 +172,7 @@ def _matching(pattern: str) -> list[Path]:
     return paths
 
 
-def _groups(paths: Sequence[Path], inputs: Mapping[str, str], label: str) -> list[Group]:
+def _row_groups(paths: Sequence[Path], inputs: Mapping[str, str], numbers: Sequence[str]) -> list[Group]:
     """The row groups of all files, once the columns that are asked for are seen to be there and alike."""
     groups: list[Group] = []
     first: dict[str, tuple[pa.DataType, Path]] = {}
@@ -173,7 +183,7 @@ def _groups(paths: Sequence[Path], inputs: Mapping[str, str], label: str) -> lis
         except (OSError, pa.ArrowException) as error:
             raise EmberlineError(f"cannot be read as Parquet: {error}", place=path) from error
         place = f"{path}, row group {f'0 to {metadata.num_row_groups - 1}' if metadata.num_row_groups > 1 else 0}"
-        for column in (*inputs.values(), label):
+        for column in (*inputs.values(), *numbers):
             if column not in schema.names:
                 hint = f"it has {', '.join(schema.names)}"
                 raise EmberlineError(f"column {column!r} is not there", place=place, hint=hint)
@@ -182,7 +192,7 @@ def _groups(paths: Sequence[Path], inputs: Mapping[str, str], label: str) -> lis
             if kind != known:
                 fact = f"column {column!r} is of type {kind}; {known} is required, as in {where}"
                 raise EmberlineError(fact, place=place, hint="write all files with one schema")
-            _require_type(column, kind, place, is_label=column == label)
+            _require_type(column, kind, place, is_label=column in numbers)
         groups += [Group(path, index, metadata.row_group(index).num_rows) for index in range(metadata.num_row_groups)]
     return groups
 

@@ -48,17 +48,34 @@ class Subset:
         """
         return np.asarray(self._rows.labels, np.int64)[self._indices]  # type: ignore[attr-defined]  # rows may have it
 
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The number of each row's group; None where the rows tell none."""
+        told = getattr(self._rows, "groups", None)
+        return None if told is None else np.asarray(told, np.int64)[self._indices]
+
 
 def sample(rows: Rows, fraction: float) -> Subset:
     """A fixed sample, the same for each seed and each run: at least one row.
 
-    A smaller fraction's rows are among those of a larger one.
+    A smaller fraction's rows are among those of a larger one. Rows of one group come together.
     """
-    return Subset(rows, np.sort(_drawn(len(rows))[: _count(fraction, len(rows))]))
+    return Subset(rows, divide(len(rows), fraction, getattr(rows, "groups", None))[1])
 
 
-def divide(num_rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the rows that are kept, and of a fixed fraction that is held out of them."""
+def divide(
+    num_rows: int, fraction: float, groups: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the rows that are kept, and of a fixed fraction that is held out of them.
+
+    Args:
+        groups: the number of each row's group, if they have groups; then whole groups are held out.
+    """
+    if groups is not None:
+        _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+        num_groups = int(group_of.max(initial=-1)) + 1
+        out = np.isin(group_of, _drawn(num_groups)[: _count(fraction, num_groups)])
+        return np.flatnonzero(~out), np.flatnonzero(out)
     drawn = _drawn(num_rows)
     count = _count(fraction, num_rows)
     return np.sort(drawn[count:]), np.sort(drawn[:count])

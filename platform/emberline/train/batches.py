@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -23,7 +23,8 @@ from emberline.data import Ahead, Rows, Splits, order_of
 from emberline.data.rows import Instance, telling_rows
 from emberline.data.source import check_labels
 from emberline.errors import EmberlineError
-from emberline.recipe import Preprocessing, Recipe
+from emberline.recipe import Input, Preprocessing, Recipe
+from emberline.train.groups import ABSENT, Groups
 
 Inputs = tuple[torch.Tensor, ...]
 Bounds = tuple[int, int]
@@ -35,6 +36,8 @@ _READING = Lock()  # rows are a user's own code, which need not bear two threads
 @dataclass(frozen=True)
 class Plan:
     """How the rows of all epochs fall into steps, and each step's rows into shards.
+
+    Of a ranking, what is called a row here is a group of rows.
 
     Attributes:
         batch_size: rows of a step over all shards; an epoch's last step has what is left.
@@ -93,8 +96,30 @@ def plan_of(recipe: Recipe, num_rows: int, epochs: int | None = None) -> Plan:
     settings = recipe.train
     many = settings.accumulate
     return Plan(
-        recipe.seed, num_rows, epochs or settings.epochs, settings.batch_size * many, settings.virtual_shards * many
+        recipe.seed, num_rows, epochs or settings.epochs, settings.rows_per_batch * many, settings.virtual_shards * many
     )
+
+
+def batches_of(
+    recipe: Recipe, rows: Rows, *, epochs: int | None = None, more_inputs: tuple[Input, ...] = ()
+) -> "Batches":
+    """The recipe's batches of its training rows.
+
+    Args:
+        more_inputs: what rows hold beside the recipe's inputs.
+
+    Raises:
+        EmberlineError: a ranking's rows do not tell their groups.
+    """
+    place = place_of(recipe, "train")
+    groups = Groups(rows, place) if recipe.train.task == "ranking" else None
+    preprocessing = recipe.preprocessing
+    preprocessing = preprocessing.model_copy(update={"inputs": (*preprocessing.inputs, *more_inputs)})
+    plan = plan_of(recipe, len(rows if groups is None else groups), epochs)
+    return Batches(
+        rows, plan, preprocessing, len(recipe.labels), place,
+        threads=recipe.data.threads, ahead=recipe.data.ahead, groups=groups,
+    )  # fmt: skip
 
 
 class Batches:
@@ -104,15 +129,17 @@ class Batches:
         place: the source with its split, for errors.
         threads: how many read ahead and decode; 0 reads when asked.
         ahead: how many parts are kept ready.
+        groups: of a ranking; the plan counts them, and labels come as (groups, rows of each).
     """
 
     def __init__(
         self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str, *,
-        threads: int = 0, ahead: int = 4,
+        threads: int = 0, ahead: int = 4, groups: Groups | None = None,
     ) -> None:  # fmt: skip
         self.plan, self._rows, self.num_classes, self._place = plan, rows, num_classes, place
-        self._prepare = Prepare(preprocessing, place)
-        self._order = lru_cache(maxsize=2)(lambda epoch: order_of(rows, plan.seed, epoch))
+        self._prepare, self._groups = Prepare(preprocessing, place), groups
+        own = partial(order_of, rows) if groups is None else groups.order
+        self._order = lru_cache(maxsize=2)(lambda epoch: own(plan.seed, epoch))
         self._parts: Callable[[int], Sequence[Bounds]] = lambda _step: ()
         self._ahead = Ahead(self._read_part, self._following, threads=threads, depth=ahead)
 
@@ -139,9 +166,14 @@ class Batches:
         return None
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
-        inputs, labels = self._prepare(self._rows, indices)
-        check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
-        return inputs, torch.from_numpy(labels)
+        """Inputs and labels of some rows; of a ranking, of some groups."""
+        if self._groups is None:
+            inputs, labels = self._prepare(self._rows, indices)
+            check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
+            return inputs, torch.from_numpy(labels)
+        inputs, grades = self._prepare.groups(self._rows, self._groups, indices)
+        check_labels(grades[grades != ABSENT], self.num_classes, f"{self._place}, among groups {_few(indices)}")
+        return inputs, torch.from_numpy(grades)
 
 
 class Prepare:
@@ -168,6 +200,17 @@ class Prepare:
                 except _FAULTS as error:
                     raise self._unreadable(rows, index, error) from error
         return tuple(torch.from_numpy(array) for array in self._decode(rows, indices, instances)), labels
+
+    def groups(self, rows: Rows, groups: Groups, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
+        """Inputs of some groups' rows one after the other, and labels by group: (B, L), -1 where a row fills up.
+
+        Raises:
+            EmberlineError: as for rows, and for a negative label, which would pass for no row.
+        """
+        members, fills = groups.rows_of(indices)
+        inputs, labels = self(rows, members.reshape(-1))
+        check_labels(labels, 0, f"{self._place}, among rows {_few(members.reshape(-1))}")
+        return inputs, np.where(fills, ABSENT, labels.reshape(members.shape))
 
     def _decode(
         self, rows: Rows, indices: NDArray[np.int64], instances: Sequence[Instance]

@@ -13,13 +13,13 @@ def improved(settings: EarlyStopping, value: float, best: float) -> bool:
         return False
     if math.isnan(best):
         return True
-    gain = value - best if settings.metric == "accuracy" else best - value
+    gain = best - value if settings.metric == "loss" else value - best
     return gain > settings.min_delta
 
 
 def judge(learner: Learner, settings: EarlyStopping, epoch: int, seen: Evaluation) -> None:
     """Enters an epoch's evaluation into the learner's progress, and keeps its weights if they are the best."""
-    value = seen.accuracy if settings.metric == "accuracy" else seen.loss
+    value = seen.loss if settings.metric == "loss" else seen.value
     progress = learner.progress
     if improved(settings, value, float(progress["best_value"])):
         progress["best_value"].fill_(value)
@@ -31,4 +31,6 @@ def judge(learner: Learner, settings: EarlyStopping, epoch: int, seen: Evaluatio
 
 
 def out_of_patience(learner: Learner, settings: EarlyStopping | None) -> bool:
-    return settings is not None and int(learner.progress["bad_epochs"]) >= settings.patience
+    if settings is None or settings.patience is None:
+        return False
+    return int(learner.progress["bad_epochs"]) >= settings.patience

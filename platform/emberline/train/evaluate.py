@@ -1,7 +1,9 @@
-"""Accuracy and loss over rows, by all ranks; the same bits in any world.
+"""Metric and loss over rows, by all ranks; the same bits in any world.
 
 Rows are cut into batches of one size, which ranks take in turn: a kernel's rounding may depend on the shape of its
-batch, so that must not depend on the number of ranks. The batches' losses are added in their order.
+batch, so that must not depend on the number of ranks. The batches' values are added in their order.
+
+Legend of shapes: B groups of L rows.
 """
 
 from collections.abc import Callable
@@ -14,8 +16,10 @@ from torch import nn
 from emberline.data import Rows
 from emberline.errors import EmberlineError
 from emberline.models import failing_layer
-from emberline.recipe import Preprocessing
-from emberline.train.batches import Prepare
+from emberline.models.losses import scores_of
+from emberline.recipe import Preprocessing, Recipe
+from emberline.train.batches import Prepare, place_of
+from emberline.train.groups import Groups
 from emberline.train.world import World, require_peers
 
 _BATCH = 128
@@ -25,64 +29,112 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributes:
-    loss: mean over the rows; NaN where no loss was asked for.
+    """What was seen of some rows.
+
+    Attributes:
+        metric: `accuracy`, or `ndcg` of a ranking.
+        value: the metric; the more the better.
+        loss: mean over the rows, of a ranking over the groups; NaN where no loss was asked for.
     """
 
-    accuracy: float
+    metric: str
+    value: float
     loss: float
 
+    def facts(self) -> dict[str, float]:
+        return {self.metric: self.value, "loss": self.loss}
 
-def accuracy(
-    model: nn.Module, rows: Rows, preprocessing: Preprocessing, world: World | None = None, *, place: str
-) -> float:
-    """The fraction of rows whose highest output is their label; leaves the model in eval mode.
+
+@dataclass(frozen=True)
+class Judge:
+    """What evaluations of one recipe have in common.
+
+    Attributes:
+        place: the source with its split, for errors.
+        top: of a ranking, how many of the first items count; None for a classification.
+    """
+
+    preprocessing: Preprocessing
+    place: str
+    top: int | None = None
+
+
+def judge_of(recipe: Recipe, split: str = "validation") -> Judge:
+    settings = recipe.train
+    return Judge(recipe.preprocessing, place_of(recipe, split), settings.top if settings.task == "ranking" else None)
+
+
+def evaluate(
+    model: nn.Module, rows: Rows, judge: Judge, world: World | None = None, *,
+    loss: Loss | None = None, together: bool = False,
+) -> Evaluation:  # fmt: skip
+    """The metric over all rows, and the mean of `loss` where one is given; leaves the model in eval mode.
+
+    Accuracy is the fraction of rows whose highest output is their label, NDCG the mean over a ranking's groups.
 
     Args:
-        place: the source with its split, for errors.
+        together: ranks run equally many forwards, as a model needs whose forwards are collectives.
 
     Raises:
         EmberlineError: the forward failed, or there are no rows.
     """
-    return evaluate(model, rows, preprocessing, world, place=place).accuracy
-
-
-def evaluate(
-    model: nn.Module, rows: Rows, preprocessing: Preprocessing, world: World | None = None, *,
-    place: str, loss: Loss | None = None,
-) -> Evaluation:  # fmt: skip
-    """Accuracy, and the mean of `loss` where one is given; otherwise as `accuracy`."""
     world = world or World()
     if len(rows) == 0:
-        raise EmberlineError("there are zero rows to evaluate on", place=place)
-    prepare = Prepare(preprocessing, place)
-    starts = range(0, len(rows), _BATCH)
-    right = torch.zeros(len(starts), dtype=torch.float64)
+        raise EmberlineError("there are zero rows to evaluate on", place=judge.place)
+    prepare = Prepare(judge.preprocessing, judge.place)
+    groups = None if judge.top is None else Groups(rows, judge.place)
+    units, batch = (len(rows), _BATCH) if groups is None else (len(groups), max(1, _BATCH // groups.length))
+    starts = range(0, units, batch)
+    values = torch.zeros(len(starts), dtype=torch.float64)
     losses = torch.zeros(len(starts), dtype=torch.float64)
     model.eval()
-    for number in range(world.rank, len(starts), world.size):
-        indices = np.arange(starts[number], min(starts[number] + _BATCH, len(rows)))
-        inputs, targets = prepare(rows, indices)
-        labels = torch.from_numpy(targets)
-        right[number], losses[number] = _judge(model, inputs, labels, world, loss)
+    turns = -(-len(starts) // world.size) * world.size if together else len(starts)
+    for turn in range(world.rank, turns, world.size):
+        number = turn % len(starts)
+        indices = np.arange(starts[number], min(starts[number] + batch, units))
+        inputs, targets = prepare(rows, indices) if groups is None else prepare.groups(rows, groups, indices)
+        seen = _judge(model, inputs, torch.from_numpy(targets), world, loss=loss, top=judge.top)
+        if turn < len(starts):
+            values[number], losses[number] = seen
     # each number is one rank's, and zero at the others: a sum that no order changes
-    world.sum(right)
+    world.sum(values)
     world.sum(losses)
-    mean = sum(losses.tolist()) / len(rows) if loss is not None else float("nan")
-    return Evaluation(int(right.sum()) / len(rows), mean)
+    mean = sum(losses.tolist()) / units if loss is not None else float("nan")
+    return Evaluation("accuracy" if groups is None else "ndcg", sum(values.tolist()) / units, mean)
 
 
 def _judge(
-    model: nn.Module, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor, world: World, loss: Loss | None
-) -> tuple[int, float]:
-    """Rows that were right, and the sum of their losses."""
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor, world: World, *,
+    loss: Loss | None, top: int | None,
+) -> tuple[float, float]:  # fmt: skip
+    """Rows that were right, or the sum of groups' NDCG; and the sum of their losses."""
     try:
         with torch.no_grad():
             outputs: torch.Tensor = model(*(one.to(world.device) for one in inputs))
-            right = int(outputs.argmax(dim=1).cpu().eq(labels).sum())
-            return right, float(loss(outputs, labels.to(world.device))) * len(labels) if loss is not None else 0.0
+            if top is None:
+                value = float(outputs.argmax(dim=1).cpu().eq(labels).sum())
+            else:
+                value = float(ndcg(scores_of(outputs).cpu().view(labels.shape), labels, top).sum())
+            return value, float(loss(outputs, labels.to(world.device))) * len(labels) if loss is not None else 0.0
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         require_peers(error)
         layer = failing_layer(error, model)
         where = f"layer {layer}" if layer else "the choice of the highest output, or the loss,"
         raise EmberlineError(f"{where} failed: {error}", place=f"rank {world.rank}, evaluation") from error
+
+
+def ndcg(scores_BL: torch.Tensor, labels_BL: torch.Tensor, top: int) -> torch.Tensor:  # noqa: N803 - shape suffixes
+    """Normalised discounted cumulative gain of each group's first `top` rows, (B,); 1 where nothing is relevant.
+
+    Args:
+        labels_BL: gains, 0 or more; -1 where a group has fewer rows. Equal scores keep the rows' order.
+
+    Source: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques (2002), with log2(1 + rank).
+    """
+    absent = labels_BL < 0
+    gains = labels_BL.clamp(min=0).double()
+    order = scores_BL.double().masked_fill(absent, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    discount = 1 / torch.arange(2, min(top, gains.shape[1]) + 2, dtype=torch.float64).log2()
+    reached = gains.gather(1, order)[:, : len(discount)] @ discount
+    best = gains.sort(dim=1, descending=True).values[:, : len(discount)] @ discount
+    return torch.where(best > 0, reached / best.clamp(min=1e-12), 1.0)

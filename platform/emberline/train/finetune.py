@@ -11,9 +11,9 @@ from emberline.data import Splits, check_splits
 from emberline.models import resolve
 from emberline.recipe import Recipe
 from emberline.train import schedule
-from emberline.train.batches import Batches, place_of, plan_of
+from emberline.train.batches import batches_of
 from emberline.train.determinism import deterministic
-from emberline.train.evaluate import accuracy
+from emberline.train.evaluate import evaluate, judge_of
 from emberline.train.gradients import Job, VirtualShards
 from emberline.train.state import Learner
 from emberline.train.update import Update
@@ -22,11 +22,19 @@ from emberline.train.world import World
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What came of it: steps done, loss of the last step, accuracy over the validation rows."""
+    """What came of it: steps done, loss of the last step, and the metric over the validation rows.
+
+    Attributes:
+        metric: `accuracy`, or `ndcg` of a ranking.
+    """
 
     steps: int
     loss: float
-    accuracy: float
+    metric: str
+    value: float
+
+    def facts(self) -> dict[str, float]:
+        return {"steps": self.steps, "loss": self.loss, self.metric: self.value}
 
 
 def finetune(
@@ -54,11 +62,8 @@ def finetune(
     """
     check_splits(splits, len(recipe.labels), recipe.data.source)
     settings = recipe.train
-    plan = plan_of(recipe, len(splits.train), epochs)
-    batches = Batches(
-        splits.train, plan, recipe.preprocessing, len(recipe.labels), place_of(recipe, "train"),
-        threads=recipe.data.threads, ahead=recipe.data.ahead,
-    )  # fmt: skip
+    batches = batches_of(recipe, splits.train, epochs=epochs)
+    plan = batches.plan
     augment = resolve(settings.augment, search) if settings.augment else None
     autocast, scaler = schedule.precision_of(settings.precision, World())
     job = Job(model, loss or resolve(settings.loss, search), batches, World(), recipe.seed, augment, autocast, scaler)
@@ -78,8 +83,8 @@ def finetune(
             last = combined.loss
             if progress is not None:
                 progress(step + 1, plan.total_steps, last)
-        place = place_of(recipe, "validation")
-        return Finetuned(plan.total_steps, last, accuracy(model, splits.validation, recipe.preprocessing, place=place))
+        seen = evaluate(model, splits.validation, judge_of(recipe))
+        return Finetuned(plan.total_steps, last, seen.metric, seen.value)
 
 
 def _rate(step: int, total: int, base: float, recipe: Recipe) -> float:

@@ -15,7 +15,7 @@ from emberline.paper import MANIFEST, FileEntry, Manifest, manifest_bytes, write
 from emberline.recipe import Recipe
 from emberline.runlog import read_events
 from emberline.train import fence
-from emberline.train.evaluate import accuracy
+from emberline.train.evaluate import evaluate
 from emberline.train.folder import RECIPE, TRAINED, RunFolder
 from emberline.train.loop import Training
 from emberline.train.summary import since_anew, summarise
@@ -33,9 +33,7 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, 
         Fenced: a newer world trains this run.
     """
     world, plan = training.job.world, training.job.batches.plan
-    value = accuracy(
-        training.learner.evaluated, training.validation, training.preprocessing, world, place=training.validation_place
-    )
+    seen = evaluate(training.learner.evaluated, training.validation, training.judge, world)
     if world.rank == 0:
         training.keeping.tell_restart()
         events = since_anew(read_events(run.log))
@@ -48,7 +46,8 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, 
             "rows": plan.num_rows,
             "sample": recipe.data.sample,
             "loss": losses[-1] if losses else None,
-            "accuracy": value,
+            "metric": seen.metric,
+            seen.metric: seen.value,
             "training": run.digest,
             "world_sizes": sorted({event["world_size"] for event in events if event["event"] == "world"}),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
@@ -60,7 +59,7 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, 
 
 
 def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, object], generation: int) -> None:
-    path = run.path / RECIPE
+    path, metric = run.path / RECIPE, str(facts["metric"])
     entry = FileEntry(xxh3=storage.content_hash(path), size_bytes=path.stat().st_size)
     manifest = Manifest(
         kind="run",
@@ -76,7 +75,7 @@ def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, 
         weights=_WEIGHTS,
         preprocessing=recipe.preprocessing,
         labels=recipe.labels,
-        stages=({"stage": "train", **{key: facts[key] for key in ("epochs", "steps", "accuracy", "rows", "sample")}},),
+        stages=({"stage": "train", **{key: facts[key] for key in ("epochs", "steps", metric, "rows", "sample")}},),
     )
     staging = run.path / f".staging-{generation}"
     try:
@@ -88,7 +87,7 @@ def _write(run: RunFolder, recipe: Recipe, training: Training, facts: dict[str, 
             }
             save_file(weights, draft.folder / _WEIGHTS)
             storage.write_bytes(draft.folder / DESCRIPTION, to_json(artifact))
-            draft.facts.update({key: facts[key] for key in ("accuracy", "steps", "loss", "rows", "sample")})
+            draft.facts.update({key: facts[key] for key in (metric, "steps", "loss", "rows", "sample")})
         storage.write_bytes(staging / MANIFEST, manifest_bytes(manifest))
         (run.path / TRAINED).parent.mkdir(exist_ok=True)
         fence.commit(run.path, generation, staging / Path(TRAINED).name, run.path / TRAINED)

@@ -58,14 +58,15 @@ def training_digest(recipe: Recipe) -> str:
     return digest_of(training_of(recipe))
 
 
-def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
+def prepare_folder(path: Path, recipe: Recipe, num_rows: int, teacher: str = "") -> RunFolder:
     """Makes the run's folder, or takes it up again.
 
     Args:
         num_rows: of the training data; the order of an epoch depends on it.
+        teacher: digest of the artifact, or of the recorded answers, that `train.distill` names.
 
     Raises:
-        EmberlineError: it holds a training of another recipe, finished or not, or of other data.
+        EmberlineError: it holds a training of another recipe, finished or not, of other data, or by another teacher.
     """
     check_folder(path, recipe)
     anew = "" if holds_something(path) else _changes(path, recipe, num_rows)
@@ -73,7 +74,7 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
     if anew or not (path / _RUN).is_file():
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         storage.write_bytes(path / RECIPE, text.encode())
-        new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows}
+        new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows, "teacher": teacher}
         storage.write_bytes(path / _RUN, orjson.dumps(new))
     description = orjson.loads((path / _RUN).read_bytes())
     if description.get("rows", num_rows) != num_rows:
@@ -82,6 +83,9 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int) -> RunFolder:
             place=path,
             hint=f"bring the data back, or start another run (--set run={recipe.run}-2)",
         )
+    if description.get("teacher", teacher) != teacher:
+        hint = f"bring the teacher back, or start another run (--set run={recipe.run}-2)"
+        raise EmberlineError("the teacher is another one than when this run was started", place=path, hint=hint)
     return RunFolder(path, str(description["id"]), str(description["training"]), anew, replaced)
 
 

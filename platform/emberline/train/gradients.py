@@ -20,9 +20,10 @@ from emberline.models import failing_layer
 from emberline.models.build import parameters_dtype
 from emberline.train import tree
 from emberline.train.batches import Batches, Inputs
+from emberline.train.teaching import Lesson, Teacher
 from emberline.train.world import World, require_peers
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 Augment = Callable[[Inputs], Inputs]
 
 
@@ -33,6 +34,7 @@ class Job:
     Attributes:
         autocast: the type that forwards compute in, where it is not the weights' own.
         scaler: of the loss; with float16 its gradients would vanish otherwise.
+        teacher: whose answers the loss is given beside the model's outputs, if there is one.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class Job:
     augment: Augment | None = None
     autocast: torch.dtype | None = None
     scaler: GradScaler | None = None
+    teacher: Teacher | None = None
 
     @property
     def place(self) -> str:
@@ -198,9 +201,11 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
     try:
         if job.augment is not None:
             inputs = job.augment(inputs)
+        own, answers = (inputs, None) if job.teacher is None else job.teacher(inputs)
         with torch.autocast(job.world.device.type, job.autocast, enabled=job.autocast is not None):
-            outputs = model(*(one.to(job.world.device) for one in inputs))
-            loss = job.loss(outputs, labels.to(job.world.device))
+            outputs = model(*(one.to(job.world.device) for one in own))
+            told = outputs if answers is None else Lesson(outputs, answers)
+            loss = job.loss(told, labels.to(job.world.device))
     except EmberlineError:
         raise
     except Exception as error:
@@ -250,7 +255,8 @@ def _first_line(error: Exception) -> str:
 
 def _require_outputs(job: Job, outputs: Any, labels: torch.Tensor, place: str, error: Exception) -> None:
     """Says so where the loss failed since the model has fewer outputs than there are labels."""
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] > int(labels.max()):  # noqa: PLR2004 - rows, classes
+    classified = isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and labels.ndim == 1  # noqa: PLR2004 - rows, classes
+    if not classified or outputs.shape[1] > int(labels.max()):
         return
     needed = job.batches.num_classes or int(labels.max()) + 1
     hint = "give the model as many outputs as the recipe has labels (model.arguments, or its last layer)"

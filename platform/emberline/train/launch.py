@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from emberline.errors import EmberlineError, InvalidSetting
 from emberline.recipe import Recipe, load_recipe
@@ -62,7 +62,7 @@ def launch(options: Launch) -> int:
     path = options.runs / recipe.run
     if (manifest := finished_manifest(path, recipe)) is not None:
         facts = manifest.facts
-        print(f"{path}: trained before ({facts['steps']} steps, accuracy {facts['accuracy']:.4f}); reused")
+        print(f"{path}: trained before ({facts['steps']} steps, {measured(facts)}); reused")
         return 0
     counts(options, recipe)  # what cannot be used is refused before anything starts
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
@@ -258,6 +258,12 @@ def _not_on_purpose(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Terminating process")
 
 
+def measured(facts: Mapping[str, Any]) -> str:
+    """The metric of a finished run, in words."""
+    metric = facts.get("metric", "accuracy")
+    return f"{metric} {facts[metric]:.4f}"
+
+
 def _print_summary(path: Path) -> None:
     done = [event for event in read_events(path / LOG) if event["event"] == "done"]
     if not done:
@@ -265,7 +271,7 @@ def _print_summary(path: Path) -> None:
     one = done[-1]
     print(
         f"{path}: {one['steps']} steps in {one['seconds']:.1f} s, loss {one['loss']:.4f}, "
-        f"validation accuracy {one['accuracy']:.4f}; restarts {one['restarts']}, "
+        f"validation {measured(one)}; restarts {one['restarts']}, "
         f"seconds lost {one['seconds_lost']:.1f}, steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
     )
     print(f"artifact: {path / 'artifacts' / 'trained'}")

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from emberline.data import Rows
 from emberline.errors import EmberlineError
-from emberline.recipe import Preprocessing, Train
+from emberline.recipe import Train
 from emberline.runlog import RunLog
 from emberline.train.early import judge, out_of_patience
-from emberline.train.evaluate import evaluate
+from emberline.train.evaluate import Judge, evaluate
 from emberline.train.gradients import Combined, Gradients, Job
 from emberline.train.keeping import Keeping
 from emberline.train.preemption import Preemption
@@ -27,9 +27,8 @@ class Training:
     keeping: Keeping
     preemption: Preemption
     validation: Rows
-    preprocessing: Preprocessing
+    judge: Judge
     log: RunLog
-    validation_place: str
 
 
 def train(training: Training, first_step: int) -> int:
@@ -89,10 +88,9 @@ def ends_here(training: Training, step: int) -> bool:
     learner, early = training.learner, training.settings.early_stopping
     if int(learner.progress["evaluated"]) < epoch:
         seen = evaluate(
-            learner.evaluated, training.validation, training.preprocessing, training.job.world,
-            place=training.validation_place, loss=training.job.loss,
-        )  # fmt: skip
-        training.log.event("epoch", epoch=epoch, step=step, accuracy=seen.accuracy, loss=seen.loss)
+            learner.evaluated, training.validation, training.judge, training.job.world, loss=training.job.loss
+        )
+        training.log.event("epoch", epoch=epoch, step=step, **seen.facts())
         with training.preemption.moving():
             learner.progress["evaluated"].fill_(epoch)
             if early is not None:

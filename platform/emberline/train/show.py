@@ -50,7 +50,8 @@ class Show:
         elif kind == "step":
             self._step(event)
         elif kind == "epoch":
-            self._facts["accuracy"] = float(event["accuracy"])
+            metric = "ndcg" if "ndcg" in event else "accuracy"
+            self._facts[metric] = float(event[metric])
         elif (text := sentence(event)) is not None:
             self._say(text)
 

@@ -34,10 +34,11 @@ from emberline.models import create, resolve
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train import snapshot
-from emberline.train.batches import Batches, check_rows, place_of, plan_of
+from emberline.train.batches import batches_of, check_rows
 from emberline.train.checkpoint import Checkpoints
 from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
+from emberline.train.evaluate import judge_of
 from emberline.train.failure import write_failure
 from emberline.train.finish import finish
 from emberline.train.folder import finished_manifest, prepare_folder
@@ -52,6 +53,7 @@ from emberline.train.schedule import make_optimizer, precision_of
 from emberline.train.show import TrainingLog
 from emberline.train.state import Learner
 from emberline.train.summary import Event, restart_facts
+from emberline.train.teaching import TaughtLoss, answers_inputs, teacher_digest, teacher_of
 from emberline.train.world import PeerLost, World, join_world, leave_world
 
 T = TypeVar("T")
@@ -170,7 +172,9 @@ def _train(order: Order, preemption: Preemption) -> None:
         if world.rank == 0:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
         return
-    run = _one_for_all(world, prepare_folder(path, recipe, len(splits.train)) if world.rank == 0 else None)
+    run = _one_for_all(
+        world, prepare_folder(path, recipe, len(splits.train), teacher_digest(recipe)) if world.rank == 0 else None
+    )
     checkpoints = Checkpoints(
         path, digest=run.digest, keep=recipe.train.keep_checkpoints, location=recipe.train.checkpoints_of(recipe.run)
     )
@@ -195,7 +199,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     )  # fmt: skip
     training = Training(
         job, recipe.train, learner, _gradients(recipe, job), keeping, preemption,
-        splits.validation, recipe.preprocessing, log, place_of(recipe, "validation"),
+        splits.validation, judge_of(recipe), log,
     )  # fmt: skip
     preemption.saves(partial(_hand_over, order, training))
     try:
@@ -236,18 +240,14 @@ def _gradients(recipe: Recipe, job: Job) -> Gradients:
 
 def _job(recipe: Recipe, search: Path, splits: Splits, model: torch.nn.Module, world: World) -> Job:
     settings = recipe.train
-    batches = Batches(
-        splits.train,
-        plan_of(recipe, len(splits.train)),
-        recipe.preprocessing,
-        len(recipe.labels),
-        place_of(recipe, "train"),
-        threads=recipe.data.threads,
-        ahead=recipe.data.ahead,
-    )
+    loss, rows, teacher = resolve(settings.loss, search), splits.train, None
+    if settings.distill is not None:
+        teacher, rows = teacher_of(recipe, rows, search, world.device)
+        loss = TaughtLoss(settings.distill, loss)
+    batches = batches_of(recipe, rows, more_inputs=answers_inputs(rows))
     augment = resolve(settings.augment, search) if settings.augment else None
     autocast, scaler = precision_of(settings.precision, world)
-    return Job(model, resolve(settings.loss, search), batches, world, recipe.seed, augment, autocast, scaler)
+    return Job(model, loss, batches, world, recipe.seed, augment, autocast, scaler, teacher)
 
 
 def _tell_world(

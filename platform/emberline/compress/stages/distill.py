@@ -1,7 +1,7 @@
 """Distillation: a student trained on what a teacher answers, in this process by the trainer's own steps."""
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from emberline.artifact import read_artifact
 from emberline.compress import masks
 from emberline.compress.context import Context
 from emberline.compress.program import require_forward
-from emberline.compress.record import read_answers
 from emberline.compress.state import State
-from emberline.compress.teaching import TEACHER_INPUT, DistillLoss, Pupil, RecordedRows
+from emberline.compress.teaching import DistillLoss, Pupil
 from emberline.data import Splits
 from emberline.errors import InvalidSetting, StageFailed
 from emberline.recipe import Distill, Input, Recipe
 from emberline.train.finetune import finetune
+from emberline.train.recorded import TEACHER_INPUT, RecordedRows, read_answers
 
 
 def distill(state: State, settings: Distill, context: Context) -> State:
@@ -54,7 +54,7 @@ def distill(state: State, settings: Distill, context: Context) -> State:
             progress=lambda _step, _of, value: advance(1, loss=value), loss=loss,
         )  # fmt: skip
     note = {
-        **asdict(facts),
+        **facts.facts(),
         "teacher": settings.recorded or settings.teacher or "trained",
         "teacher_parameters": sum(one.numel() for one in teacher.parameters()) if teacher is not None else None,
     }

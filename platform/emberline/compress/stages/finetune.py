@@ -4,8 +4,6 @@ In this process and not by elastic workers: virtual shards make the result the s
 a pruned module need not be rebuilt by each, and what a kill costs is one stage, not a run.
 """
 
-from dataclasses import asdict
-
 from emberline.compress.context import Context
 from emberline.compress.masks import zeros_kept
 from emberline.compress.state import State
@@ -26,5 +24,5 @@ def finetune(state: State, settings: Finetune, context: Context) -> State:
             progress=lambda _step, _of, loss: advance(1, loss=loss),
         )
     return state.after(
-        model=state.model.eval(), quantized=None, precision="fp32", calibration_rows=0, note=asdict(facts)
+        model=state.model.eval(), quantized=None, precision="fp32", calibration_rows=0, note=facts.facts()
     )
