@@ -257,7 +257,7 @@ def probe_apart(folder: Path, described: Mapping[str, Any], package: Mapping[str
     Python thread could hold a lock; a forked probe that hangs anyway is asked again in a fresh interpreter. A process
     that has used a GPU cannot be forked and use it on.
     """
-    if threading.active_count() == 1 and not torch.cuda.is_initialized():
+    if threading.active_count() == 1 and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         verdict = _probe_forked(folder, described, package)
         if verdict is not _HANGS:
             return verdict
