@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from emberline.artifact import read_artifact
 from emberline.recipe import EarlyStopping, load_recipe
 from emberline.train.early import improved
 from emberline.train.folder import training_digest
@@ -18,8 +19,8 @@ EVERYTHING = (
 )  # fmt: skip
 
 
-def trained(toy) -> dict[str, torch.Tensor]:
-    return load_file(toy.run / "artifacts" / "trained" / "model.safetensors")
+def trained(toy, name="trained") -> dict[str, torch.Tensor]:
+    return load_file(toy.run / "artifacts" / name / "model.safetensors")
 
 
 def digest(tensors) -> str:
@@ -88,6 +89,14 @@ def test_early_stopping_ends_and_goes_back_to_the_best_epochs_weights(toy, make_
     until_best = make_toy("until-best")
     until_best.train_world(1, *settings, f"train.epochs={best}")
     assert digest(trained(toy)) == digest(trained(until_best))
+    assert not (until_best.run / "artifacts" / "last").exists()
+    patient = make_toy("patient")
+    epochs = f"train.epochs={len(losses)}"
+    patient.train_world(2, *settings, epochs, "train.early_stopping={metric: loss, patience: null}")
+    assert patient.events("early_stop") == []
+    assert digest(trained(patient)) == digest(trained(toy))
+    assert digest(trained(patient, "last")) == digest(trained(toy, "last")) != digest(trained(toy))
+    assert read_artifact(toy.run / "artifacts" / "last")[0].facts["steps"] == 4 * len(losses)
 
 
 def test_the_moving_average_is_what_is_kept(toy, make_toy):

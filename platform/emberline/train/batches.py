@@ -136,7 +136,7 @@ class Batches:
         self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str, *,
         threads: int = 0, ahead: int = 4, groups: Groups | None = None,
     ) -> None:  # fmt: skip
-        self.plan, self._rows, self.num_classes, self._place = plan, rows, num_classes, place
+        self.plan, self.rows, self.num_classes, self._place = plan, rows, num_classes, place
         self._prepare, self._groups = Prepare(preprocessing, place), groups
         own = partial(order_of, rows) if groups is None else groups.order
         self._order = lru_cache(maxsize=2)(lambda epoch: own(plan.seed, epoch))
@@ -168,10 +168,10 @@ class Batches:
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
         """Inputs and labels of some rows; of a ranking, of some groups."""
         if self._groups is None:
-            inputs, labels = self._prepare(self._rows, indices)
+            inputs, labels = self._prepare(self.rows, indices)
             check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
             return inputs, torch.from_numpy(labels)
-        inputs, grades = self._prepare.groups(self._rows, self._groups, indices)
+        inputs, grades = self._prepare.groups(self.rows, self._groups, indices)
         check_labels(grades[grades != ABSENT], self.num_classes, f"{self._place}, among groups {_few(indices)}")
         return inputs, torch.from_numpy(grades)
 

@@ -18,6 +18,7 @@ from emberline.train.summary import anything_kept
 LOG = "log.jsonl"
 RECIPE = "recipe.yaml"
 TRAINED = "artifacts/trained"
+LAST = "artifacts/last"  # the last weights, where the trained ones are the best
 _RUN = "run.json"
 _SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
 # how training is carried out, not what it computes
@@ -72,7 +73,8 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int, teacher: str = "")
     anew = "" if holds_something(path) else _changes(path, recipe, num_rows)
     replaced = str(orjson.loads((path / _RUN).read_bytes())["id"]) if anew else ""
     if anew or not (path / _RUN).is_file():
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        said = recipe.model_dump(mode="json", exclude_unset=True)  # a default may be refused where it does nothing
+        text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
         storage.write_bytes(path / RECIPE, text.encode())
         new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows, "teacher": teacher}
         storage.write_bytes(path / _RUN, orjson.dumps(new))

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -272,6 +272,14 @@ def _print_summary(path: Path) -> None:
     print(
         f"{path}: {one['steps']} steps in {one['seconds']:.1f} s, loss {one['loss']:.4f}, "
         f"validation {measured(one)}; restarts {one['restarts']}, "
-        f"seconds lost {one['seconds_lost']:.1f}, steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
+        f"seconds lost {_lost(one['lost_s'])}, steps lost {one['steps_lost']}, goodput {one['goodput']:.3f}"
     )
     print(f"artifact: {path / 'artifacts' / 'trained'}")
+
+
+def _lost(seconds: Sequence[float], shown: int = 5) -> str:
+    """The sum, and each restart's share; of many the longest."""
+    if len(seconds) <= 1:
+        return f"{sum(seconds):.1f}"
+    each = ", ".join(f"{one:.1f}" for one in sorted(seconds, reverse=True)[:shown])
+    return f"{sum(seconds):.1f} ({each}{', …' if len(seconds) > shown else ''})"

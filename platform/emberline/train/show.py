@@ -2,7 +2,6 @@
 
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +9,8 @@ from typing import Any, Self
 import orjson
 from rich.console import Console
 
-from emberline.runlog import Advance, RunLog
+from emberline.runlog import RunLog
+from emberline.train.view import Facts, View, view_on
 
 _POLL_S = 0.2
 
@@ -34,14 +34,14 @@ class TrainingLog(RunLog):
 
 
 class Show:
-    """Shows events as they come: a bar on a terminal, plain lines elsewhere."""
+    """Shows events as they come: how far the run is, and a line for what is worth one."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-        self._stack = ExitStack()
-        self._advance: Advance | None = None
+        self._view: View | None = None
         self._shown = 0
-        self._facts: dict[str, object] = {}
+        self._facts: Facts = {"workers": 0, "restarts": 0, "lost": "0 s"}
+        self._lost_s = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -54,16 +54,19 @@ class Show:
             self._facts[metric] = float(event[metric])
         elif (text := sentence(event)) is not None:
             self._say(text)
+        if kind == "restart":
+            self._facts["restarts"] = int(str(self._facts["restarts"])) + 1
+            self._lost_s += float(event["seconds_lost"])
+            self._facts["lost"] = f"{self._lost_s:.1f} s"
 
     def close(self) -> None:
-        self._stack.close()
-        self._advance = None
+        if self._view is not None:
+            self._view.close()
+        self._view = None
 
     def _world(self, event: dict[str, Any]) -> None:
-        if self._advance is None:
-            log = RunLog(None)
-            log.console = self._console
-            self._advance = self._stack.enter_context(log.progress("training", total=event["total_steps"]))
+        if self._view is None:
+            self._view = view_on(self._console, event["total_steps"])
         pids = ", ".join(map(str, event["pids"]))
         self._say(
             f"generation {event['generation']}: {event['world_size']} workers (pid {pids}), "
@@ -72,11 +75,10 @@ class Show:
         self._facts["workers"] = event["world_size"]
 
     def _step(self, event: dict[str, Any]) -> None:
-        if self._advance is None:
-            return
-        ahead, self._shown = event["step"] - self._shown, max(self._shown, event["step"])
-        facts = {"loss": float(event["loss"]), "rows/s": round(event["samples_per_s"]), **self._facts}
-        self._advance(max(0, ahead), **facts)
+        self._shown = max(self._shown, event["step"])
+        if self._view is not None:
+            facts = {"loss": float(event["loss"]), "rows/s": float(event["samples_per_s"]), **self._facts}
+            self._view(self._shown, facts)
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)

@@ -63,10 +63,14 @@ class Learner:
         for name, value in self.evaluated.state_dict().items():
             self.best[name].copy_(value)
 
-    def take_best(self) -> None:
-        """Goes back to the best weights, where they are carried."""
-        if self.best:
-            self.evaluated.load_state_dict(self.best)
+    def take_best(self) -> Tensors:
+        """Goes back to the best weights; returns the last ones where that changed anything, else nothing."""
+        epoch = int(self.progress["best_epoch"])
+        if not self.best or epoch in {0, int(self.progress["evaluated"])}:  # 0: no epoch was better than nothing
+            return {}
+        last = _copies(self.evaluated.state_dict())
+        self.evaluated.load_state_dict(self.best)
+        return last
 
     def tensors(self) -> Tensors:
         """All tensors by name, such as `model/<name>` or `optimizer/<parameter's index>/<name>`. They are not copies.

@@ -31,6 +31,7 @@ class Summary:
     Attributes:
         seconds: from the first world to the last event of each start, added up; pauses between starts do not count.
         seconds_lost: between the last step before a death and the first step after it, beyond one step's time.
+        lost_s: the same, restart by restart.
         steps_lost: steps that had been logged and were computed again.
         goodput: the part of the time that was not lost.
         preemptions: notices at which the state was saved.
@@ -41,6 +42,7 @@ class Summary:
     restarts: int
     seconds: float
     seconds_lost: float
+    lost_s: tuple[float, ...]
     steps_lost: int
     goodput: float
     checkpoints: int
@@ -62,6 +64,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         restarts=len(restarts),
         seconds=round(seconds, 2),
         seconds_lost=round(lost, 2),
+        lost_s=tuple(round(float(event["seconds_lost"]), 2) for event in restarts),
         steps_lost=sum(int(event["steps_lost"]) for event in restarts),
         goodput=round(1 - lost / seconds, 4) if seconds > lost else 0.0,
         checkpoints=sum(event["event"] == "checkpoint" for event in events),

@@ -209,7 +209,6 @@ def _train(order: Order, preemption: Preemption) -> None:
         raise
     with preemption.moving():
         keeping.checkpoint(steps, why="end")
-    learner.take_best()
     finish(run, recipe, training, generation, steps)
     if world.rank == 0:
         sweep_semaphores()  # here, where nobody waits for it
