@@ -19,7 +19,7 @@ import orjson
 from ember_handler import Job, log
 from ember_prediction import Prediction
 from ember_preprocessing import Preprocessing, stack
-from ember_ranking import EmberRanking, Ranking, relevance
+from ember_ranking import EmberRanking, Ranking, relevances
 from ts.context import Context
 
 
@@ -50,12 +50,18 @@ class CascadeHandler(EmberRanking):
     def compute(self, jobs: Sequence[Job]) -> list[Prediction | None]:
         predictions = super().compute(jobs)
         instances = [instance for job in jobs for instance in job.request.instances]
+        columns = tuple(np.concatenate(column) for column in zip(*(job.columns for job in jobs), strict=True))
         going = list(range(len(predictions)))
         for number, rule in enumerate(self.rules, start=1):
             going = _sent_on(jobs, predictions, rule, frozenset(going))
             if not going:
                 break
-            for row, prediction in zip(going, self._ask(number, [instances[row] for row in going]), strict=True):
+            if self.later[number - 1][0].specification == self.preprocessing.specification:
+                # prepared alike, so what the first pass was given will do
+                asked = self.interpret(self.later[number - 1][1](tuple(column[going] for column in columns))[0])
+            else:
+                asked = self._ask(number, [instances[row] for row in going])
+            for row, prediction in zip(going, asked, strict=True):
                 predictions[row] = prediction and prediction.after(number)
         return predictions
 
@@ -93,7 +99,7 @@ def _sent_on(
 def _best(rows: list[int], predictions: Sequence[Prediction | None], keep: int | None) -> list[int]:
     if keep is None or len(rows) <= keep:
         return rows
-    order = np.argsort([-relevance(one) if (one := predictions[row]) else 0.0 for row in rows], kind="stable")
+    order = np.argsort(-relevances([one for row in rows if (one := predictions[row]) is not None]), kind="stable")
     return sorted(rows[place] for place in order[:keep])
 
 

@@ -4,8 +4,7 @@ Shapes in the text: B rows, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One row's answer.
+class Prediction(NamedTuple):
+    """One row's answer; a tuple, since a ranking makes hundreds of them.
 
     Attributes:
         scores: probabilities of the classes; of a model without labels its raw outputs.
@@ -31,7 +29,7 @@ class Prediction:
 
     def after(self, passes: int) -> "Prediction":
         """The same answer, given by a later model of a cascade."""
-        return replace(self, passes=passes)
+        return Prediction(self.scores, self.label, self.score, passes)
 
     def as_json(self) -> dict[str, Any]:
         """JSON ready for a serializer that takes numpy arrays; a model without labels has `outputs` alone."""
@@ -61,7 +59,8 @@ def interpret(outputs: NDArray[Any], labels: Sequence[str]) -> list[Prediction |
         exponents = np.exp(raw - raw.max(axis=1, keepdims=True))
         scores = exponents / exponents.sum(axis=1, keepdims=True)
     best = raw.argmax(axis=1)
+    likeliest = scores[np.arange(len(scores)), best].tolist()
     return [
-        Prediction(row, labels[index], float(row[index])) if usable else None
-        for row, index, usable in zip(scores, best, finite, strict=True)
+        Prediction(row, labels[index], score) if usable else None
+        for row, index, score, usable in zip(scores, best.tolist(), likeliest, finite.tolist(), strict=True)
     ]

@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import ember_text
@@ -40,6 +41,7 @@ class Preprocessing:
     """
 
     def __init__(self, specification: Mapping[str, Any]) -> None:
+        self.specification = specification
         self.inputs: list[Mapping[str, Any]] = list(specification["inputs"])
         self.steps: list[Mapping[str, Any]] = list(specification.get("steps", ()))
         self.names = frozenset(spec["name"] for spec in self.inputs)
@@ -189,10 +191,15 @@ def _are_numbers(value: Any, depth: int) -> bool:
     """Whether lists hold numbers and arrays alone; clients cannot send arrays, data sources may."""
     if not isinstance(value, list | tuple):
         return hasattr(value, "__array__") or (isinstance(value, int | float) and not isinstance(value, bool))
-    kinds = set(map(type, value))
-    if kinds <= {int, float}:
-        return True
-    return depth > 0 and all(_are_numbers(one, depth - 1) for one in value)
+    level: Sequence[Any] = value
+    for left in range(depth, -1, -1):  # a level at a time, as long as a level holds lists alone: most do
+        kinds = set(map(type, level))
+        if kinds <= {int, float}:
+            return True
+        if not kinds <= {list, tuple}:
+            return left > 0 and all(_are_numbers(one, left - 1) for one in level)
+        level = list(chain.from_iterable(level))
+    return False
 
 
 def _cast(name: str, array: Array, dtype: "np.dtype[Any]") -> Array:

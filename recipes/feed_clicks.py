@@ -16,8 +16,8 @@ _HIDDEN = 8
 
 def clicks(  # noqa: PLR0917 - by name only, from a recipe
     seed: int = 0,
-    users: int = 400,
-    posts: int = 3000,
+    users: int = 200,
+    posts: int = 1000,
     impressions: int = 40_000,
     requests: int = 40,
     candidates: int = 500,
@@ -64,8 +64,8 @@ class _World:
         score = score + 0.8 * evening * (length - 0.5) + 0.6 * match * (known > 0.4)  # noqa: PLR2004 - a made-up world
         labels = (random.uniform(size=count) < 1 / (1 + np.exp(2.6 - score))).astype(np.int64)
         shown = [
-            match + 0.7 * random.normal(size=count),  # what the user clicked of late, roughly
-            quality + 0.5 * random.normal(size=count),  # the post's rate of clicks so far, roughly
+            match + 1.2 * random.normal(size=count),  # what the user clicked of late, roughly
+            quality + 0.8 * random.normal(size=count),  # the post's rate of clicks so far, roughly
             np.log1p(age_h),
             known,
             length,
