@@ -23,7 +23,7 @@ class PassFound(Frozen):
     Attributes:
         digest: of the artifact's manifest: the rules hold for that very one.
         reached: fraction of all rows that it looks at.
-        cpu_us: its CPU time for one row, in the largest batch that was measured.
+        cpu_us: its CPU time for each row that it looks at, as many together as come.
     """
 
     artifact: str

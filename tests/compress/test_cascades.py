@@ -8,9 +8,10 @@ import pytest
 from emberline.cascade import read_found
 from emberline.compress import thresholds
 from emberline.compress.run import compress_recipe
-from emberline.compress.thresholds import Answers
+from emberline.compress.thresholds import Answers, Cost
 from emberline.errors import InvalidSetting, StageFailed
 
+COSTS = [Cost((1, 10), (each, 10 * each)) for each in (1.0, 10.0, 100.0)]  # the same for a row, few or many
 QUICK = {"version": "2.0", "passes": [{"artifact": "int8", "confidence": "tuned"}, {"artifact": "fp32"}]}
 
 
@@ -27,32 +28,37 @@ def lists(light, full, gain, groups):
 
 def test_only_rows_below_the_threshold_pay_for_the_heavy_model():
     answers = rows([0.5, 0.6, 0.9, 0.99], [0, 0, 1, 1], [1, 1, 0, 1])
-    judged = thresholds.judge(answers, [(None, 0.7)], [1.0, 10.0], top=25)
-    assert (judged.quality, judged.reached, judged.cost) == (1.0, (1.0, 0.5), 6.0)
+    judged = thresholds.judge(answers, [(None, 0.7)], COSTS[:2], top=25)
+    assert (judged.quality, judged.reached, judged.cost_us) == (1.0, (1.0, 0.5), 6.0)
 
 
 def test_the_cheapest_threshold_that_is_good_enough_is_taken():
     answers = rows([0.5, 0.6, 0.9, 0.99], [0, 0, 0, 1], [1, 1, 1, 1])
     choices = [[(None, one) for one in (0.1, 0.55, 0.7, 0.95, 1.0)]]
-    assert thresholds.cheapest(answers, choices, [1.0, 10.0], least=0.75, top=25).rules == ((None, 0.7),)
-    assert thresholds.cheapest(answers, choices, [1.0, 10.0], least=1.0, top=25).rules == ((None, 0.95),)
-    assert thresholds.cheapest(answers, [choices[0][:2]], [1.0, 10.0], least=0.9, top=25) is None
+    assert thresholds.cheapest(answers, choices, COSTS[:2], least=0.75, top=25).rules == ((None, 0.7),)
+    assert thresholds.cheapest(answers, choices, COSTS[:2], least=1.0, top=25).rules == ((None, 0.95),)
+    assert thresholds.cheapest(answers, [choices[0][:2]], COSTS[:2], least=0.9, top=25) is None
 
 
 def test_rankings_are_judged_request_by_request():
     # the second request's best item is thrown away by the first pass; the first request's is not
     answers = lists([3, 2, 1, 3, 2, 1], [1, 2, 3, 1, 2, 3], [0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1])
-    judged = thresholds.judge(answers, [(2, None)], [1.0, 3.0], top=3)
+    judged = thresholds.judge(answers, [(2, None)], COSTS[:2], top=3)
     assert judged.reached == (1.0, pytest.approx(2 / 3))
     # by hand: 1 / log2(1 + 1) for the first; third of three, 1 / log2(3 + 1), for the second
     assert judged.quality == pytest.approx((1 + 0.5) / 2)
     assert thresholds.alone(answers, 1, 3) == pytest.approx((1 / np.log2(3) + 1) / 2)
 
 
+def test_fewer_rows_at_once_cost_more_each():
+    cost = Cost((1, 100), (10.0, 109.0))
+    assert [cost.of(rows) for rows in (0.5, 1, 2, 100, 200)] == pytest.approx([5, 10, 11, 109, 218])
+
+
 def test_no_pass_keeps_more_than_the_one_before():
     answers = Answers(*[np.ones((3, 4))] * 2, np.ones((3, 4), bool), np.ones(4), np.zeros(4))
     choices = [[(2, None)], [(4, None), (1, None)]]
-    assert thresholds.cheapest(answers, choices, [1.0, 1.0, 1.0], least=0.0, top=1).rules == ((2, None), (1, None))
+    assert thresholds.cheapest(answers, choices, COSTS, least=0.0, top=1).rules == ((2, None), (1, None))
 
 
 def compress(run, **cascade):

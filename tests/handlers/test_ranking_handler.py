@@ -98,7 +98,10 @@ def test_a_cascade_ranks_as_its_rules_were_judged(cascade):
     for place in range(len(items)):  # worth showing is this one alone, so that its rank is all that counts
         gain = np.arange(len(items)) == place
         answers = thresholds.Answers(scores, scores, scores > 0, gain.astype(float), np.zeros(len(items)))
-        places.append(round(2 ** (1 / thresholds.judge(answers, [(2, None)], [1, 1], 99).quality)) - 2)
+        places.append(
+            round(2 ** (1 / thresholds.judge(answers, [(2, None)], [thresholds.Cost((1,), (1.0,))] * 2, 99).quality))
+            - 2
+        )
     assert [served.index(place) for place in range(len(items))] == places
 
 

@@ -12,7 +12,7 @@ from emberline.artifact import PROBE, Artifact, Probe, read_artifact, to_json
 from emberline.cascade import FOLDER, FOUND, Found, PassFound, read_found
 from emberline.compress import thresholds
 from emberline.compress.job import Job
-from emberline.compress.thresholds import Answers, Judged, Rule
+from emberline.compress.thresholds import Answers, Cost, Judged, Rule
 from emberline.errors import EmberlineError, InvalidSetting, StageFailed
 from emberline.paper import Manifest, digest_of, read_manifest, write_paper
 from emberline.recipe import Cascade
@@ -57,7 +57,7 @@ def _tune(job: Job, name: str, cascade: Cascade, make_context: "Callable[[], Con
     if (target / FOUND).is_file() and read_manifest(target).facts.get("key") == key:
         job.log.say(f"cascade {name}: {_told(read_found(job.folder, name))} (reused)")
         return
-    costs = [_cost_us(one) for one in passes]
+    costs = [_cost(one) for one in passes]
     context = make_context()
     answers = _answers(context, passes, "validation")
     chosen = _chosen(job, name, cascade, answers, passes=passes, costs=costs)
@@ -77,13 +77,13 @@ def _read(folder: Path) -> _Pass:
     return _Pass(folder, *read_artifact(folder))
 
 
-def _cost_us(one: _Pass) -> float:
-    """CPU time of one row in the largest batch measured, which is how rows of many requests come."""
+def _cost(one: _Pass) -> Cost:
+    """CPU time by the size of a batch, as it was measured."""
     measured = one.artifact.measurement
     if measured is None or not measured.latencies:
         raise EmberlineError("was not measured, so what it costs is not known", place=one.folder)
-    largest = max(measured.latencies, key=lambda latency: latency.batch)
-    return 1e3 * largest.cpu_ms / largest.batch
+    latencies = sorted(measured.latencies, key=lambda latency: latency.batch)
+    return Cost(tuple(one.batch for one in latencies), tuple(1e3 * one.cpu_ms for one in latencies))
 
 
 def _answers(context: "Context", passes: Sequence[_Pass], split: str) -> Answers:
@@ -111,7 +111,7 @@ def _answers(context: "Context", passes: Sequence[_Pass], split: str) -> Answers
 
 
 def _chosen(
-    job: Job, name: str, cascade: Cascade, answers: Answers, *, passes: Sequence[_Pass], costs: Sequence[float]
+    job: Job, name: str, cascade: Cascade, answers: Answers, *, passes: Sequence[_Pass], costs: Sequence[Cost]
 ) -> Judged:
     """The cheapest rules that are as good as the recipe asks; the recipe's own where it leaves none to be tuned."""
     whole = thresholds.alone(answers, len(passes) - 1, cascade.top)
@@ -171,10 +171,10 @@ def _away_from_probe(one: _Pass, confidence: Any, count: int) -> list[float]:
 
 
 def _found(
-    cascade: Cascade, chosen: Judged, answers: Answers, *, passes: Sequence[_Pass], costs: Sequence[float]
+    cascade: Cascade, chosen: Judged, answers: Answers, *, passes: Sequence[_Pass], costs: Sequence[Cost]
 ) -> Found:
     rules: list[Rule] = [*chosen.rules, (None, None)]
-    measured = passes[-1].artifact.measurement
+    measured, many = passes[-1].artifact.measurement, thresholds.at_once(answers, costs)
     return Found(
         measure=_measure(answers),
         rows=len(answers.gain),
@@ -182,8 +182,8 @@ def _found(
         top=cascade.top if answers.is_ranked else None,
         quality=chosen.quality,
         alone=thresholds.alone(answers, len(passes) - 1, cascade.top),
-        cpu_us=chosen.cost,
-        alone_cpu_us=costs[-1],
+        cpu_us=chosen.cost_us,
+        alone_cpu_us=costs[-1].of(many) / many,
         machine=measured.machine if measured else "",
         passes=tuple(
             PassFound(
@@ -192,7 +192,7 @@ def _found(
                 keep=keep,
                 confidence=confidence,
                 reached=reached,
-                cpu_us=cost,
+                cpu_us=cost.of(many * reached) / (many * reached) if reached else 0.0,
             )
             for one, (keep, confidence), reached, cost in zip(passes, rules, chosen.reached, costs, strict=True)
         ),

@@ -19,6 +19,24 @@ _MOST_A_RULE = 40
 
 
 @dataclass(frozen=True)
+class Cost:
+    """CPU time of one pass by the number of rows it is given at once: many at once cost less each.
+
+    Attributes:
+        rows: ascending; `cpu_us` is the time of that many together.
+    """
+
+    rows: tuple[int, ...]
+    cpu_us: tuple[float, ...]
+
+    def of(self, rows: float) -> float:
+        """Of so many rows, in proportion between those that were measured, and beyond the last."""
+        if rows > self.rows[-1]:
+            return self.cpu_us[-1] * rows / self.rows[-1]
+        return float(np.interp(rows, (0, *self.rows), (0.0, *self.cpu_us)))
+
+
+@dataclass(frozen=True)
 class Answers:
     """What each pass alone answers to the same rows.
 
@@ -54,19 +72,28 @@ class Judged:
 
     Attributes:
         reached: fraction of the rows that each pass looks at.
-        cost: CPU time of a row in the unit of the passes' costs.
+        cost_us: CPU time for one row, all passes together.
     """
 
     rules: tuple[Rule, ...]
     quality: float
     reached: tuple[float, ...]
-    cost: float
+    cost_us: float
 
 
-def judge(answers: Answers, rules: Sequence[Rule], costs: Sequence[float], top: int) -> Judged:
+def judge(answers: Answers, rules: Sequence[Rule], costs: Sequence[Cost], top: int) -> Judged:
     """Quality and cost of the cascade under these rules."""
     quality, reached = _ranked(answers, rules, top) if answers.is_ranked else _single(answers, rules)
-    return Judged(tuple(rules), quality, reached, sum(c * r for c, r in zip(costs, reached, strict=True)))
+    many = at_once(answers, costs)
+    spent_us = sum(cost.of(many * share) for cost, share in zip(costs, reached, strict=True))
+    return Judged(tuple(rules), quality, reached, spent_us / many)
+
+
+def at_once(answers: Answers, costs: Sequence[Cost]) -> float:
+    """Rows that the first pass is given together: a request's candidates, or the largest batch that was measured."""
+    if answers.is_ranked:
+        return len(answers.gain) / len(answers.lists)
+    return float(min(cost.rows[-1] for cost in costs))
 
 
 def alone(answers: Answers, place: int, top: int) -> float:
@@ -78,7 +105,7 @@ def alone(answers: Answers, place: int, top: int) -> float:
 
 
 def cheapest(
-    answers: Answers, choices: Sequence[Sequence[Rule]], costs: Sequence[float], *, least: float, top: int
+    answers: Answers, choices: Sequence[Sequence[Rule]], costs: Sequence[Cost], *, least: float, top: int
 ) -> Judged | None:
     """The rules of least cost whose quality is no less than `least`; None where none are that good.
 
@@ -87,7 +114,7 @@ def cheapest(
     """
     judged = (judge(answers, rules, costs, top) for rules in _combined(choices))
     good = [one for one in judged if one.quality >= least]
-    return min(good, key=lambda one: (one.cost, -one.quality), default=None)
+    return min(good, key=lambda one: (one.cost_us, -one.quality), default=None)
 
 
 def _combined(choices: Sequence[Sequence[Rule]]) -> Iterator[tuple[Rule, ...]]:
