@@ -60,12 +60,12 @@ class _World:
         quality, length, activity = self._quality[posts], self._length[posts], self._activity[users]
         age_h, known, hour = random.exponential(12, count), random.beta(1, 3, count), random.uniform(0, 24, count)
         evening = np.cos((hour - 21) / 24 * 2 * np.pi)
-        score = 1.6 * match + 0.9 * quality - 0.05 * age_h + 2.0 * known + 0.4 * activity
+        score = 1.6 * match + 1.3 * quality - 0.05 * age_h + 2.0 * known + 0.4 * activity
         score = score + 0.8 * evening * (length - 0.5) + 0.6 * match * (known > 0.4)  # noqa: PLR2004 - a made-up world
         labels = (random.uniform(size=count) < 1 / (1 + np.exp(2.6 - score))).astype(np.int64)
         shown = [
-            match + 1.2 * random.normal(size=count),  # what the user clicked of late, roughly
-            quality + 0.8 * random.normal(size=count),  # the post's rate of clicks so far, roughly
+            match + 0.8 * random.normal(size=count),  # what the user clicked of late, roughly
+            quality + 1.5 * random.normal(size=count),  # the post's rate of clicks so far, roughly
             np.log1p(age_h),
             known,
             length,
