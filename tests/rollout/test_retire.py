@@ -24,8 +24,8 @@ class TorchServe:
                 if not outer.registered:
                     return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
                 queue = {"remainingCapacity": 100, "pendingRequests": outer.pending}
-                version = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "digits-1.0.mar", "workers": []}
-                return self.answer(200, [{**version, "jobQueueStatus": queue}])
+                version = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "digits-1.0.mar"}
+                return self.answer(200, [{**version, "workers": [], "minWorkers": 1, "jobQueueStatus": queue}])
 
             def do_DELETE(self):
                 outer.deleted.append(self.path)

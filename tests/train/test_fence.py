@@ -62,7 +62,22 @@ def test_generations_claimed_by_several_processes_at_once_are_all_different(tmp_
     ]
     numbers = [number for one in claims for number in eval(one.communicate(timeout=100)[0])]
     assert sorted(numbers) == list(range(1, 121))
-    assert [path.name for path in (tmp_path / "generations").iterdir()] == ["000120"]
+    assert [path.parent.name for path in (tmp_path / "generations").glob("*/gate")] == ["000120"]
+
+
+def test_a_number_whose_world_was_overtaken_is_not_taken_again_by_a_slow_one(tmp_path, monkeypatch):
+    assert fence.claim_generation(tmp_path) == 1
+    newest = fence.newest_generation
+
+    def overtaken_right_after(folder):
+        monkeypatch.setattr(fence, "newest_generation", newest)
+        seen = newest(folder)
+        assert [fence.claim_generation(folder) for _ in range(2)] == [2, 3]
+        return seen
+
+    monkeypatch.setattr(fence, "newest_generation", overtaken_right_after)
+    assert fence.claim_generation(tmp_path) == 4
+    assert [path.parent.name for path in (tmp_path / "generations").glob("*/gate")] == ["000004"]
 
 
 WRITER = """

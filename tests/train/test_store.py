@@ -49,8 +49,9 @@ def test_a_store_that_was_killed_is_told_again_what_each_client_had_said(toy):
     assert [first.add("round.1/count", 1), second.add("round.1/count", 2)] == [1, 3]
     assert [second.compare_set("state", "", "a"), first.compare_set("state", "a", "b")] == [b"a", b"b"]
     kill_and_wait(supervisor)
-    reader = threading.Thread(target=lambda: second.get("round.1/address"))
+    reader = threading.Thread(target=lambda: second.get("round.1/address"), daemon=True)
     reader.start()  # waits for what only the other client can say
+    process.wait_until(lambda: second.returned_at > 0, 20, "the client that knows an older state")
     assert first.compare_set("state", "b", "c") == b"c"
     reader.join(20)
     assert not reader.is_alive()

@@ -1,9 +1,10 @@
 """A fence around a run's folder: of two worlds that both think they train it, the older one cannot commit.
 
-Each world takes the next generation number by making its *gate*, the folder `generations/000008`, which only one can;
-then it moves the gates of all older generations away. Whatever a generation commits is renamed into its gate and out of
-it to its place. Without the gate there is nothing to rename: the file system itself refuses, at whatever moment the
-older world was stopped and let go on. No lock is held that a stopped process could keep from the others.
+Each world takes the next generation number by making the folder `generations/000008`, which only one can and which
+stays, so that no number is ever taken twice. In it stands the generation's *gate*; whoever takes a number moves the
+gates of all older ones away. Whatever a generation commits is renamed into its gate and out of it to its place.
+Without the gate there is nothing to rename: the file system itself refuses, at whatever moment the older world was
+stopped and let go on. No lock is held that a stopped process could keep from the others.
 """
 
 import os
@@ -15,7 +16,8 @@ from pathlib import Path
 from emberline import storage
 from emberline.errors import EmberlineError
 
-_GATES = "generations"
+_GENERATIONS = "generations"
+_GATE = "gate"
 _OUT = ".out-"
 _NUMBER = "generation"  # the file that held it in runs of earlier versions
 
@@ -37,24 +39,26 @@ def claim_generation(folder: Path, *, above: int = 0) -> int:
     Args:
         above: the number is larger than this one too.
     """
-    gates = folder / _GATES
-    gates.mkdir(parents=True, exist_ok=True)
+    generations = folder / _GENERATIONS
+    generations.mkdir(parents=True, exist_ok=True)
     while True:
         number = max(newest_generation(folder), above) + 1
+        gate = _gate(folder, number)
         try:
-            _gate(folder, number).mkdir()
+            gate.parent.mkdir()
         except FileExistsError:  # another world was faster: compare and set, by the file system
             continue
-        for older in sorted(gates.glob("[0-9]*")):
-            if int(older.name) < number:
+        gate.mkdir()
+        for older in generations.glob(f"[0-9]*/{_GATE}"):
+            if older < gate:
                 _take_away(older)
-        storage.sync_folder(gates)
+        storage.sync_folder(generations)
         return number
 
 
 def newest_generation(folder: Path) -> int:
     number = folder / _NUMBER
-    numbers = [int(path.name) for path in (folder / _GATES).glob("[0-9]*")]
+    numbers = [int(path.name) for path in (folder / _GENERATIONS).glob("[0-9]*")]
     return max(numbers, default=int(number.read_text()) if number.is_file() else 0)
 
 
@@ -88,11 +92,11 @@ def commit(folder: Path, generation: int, source: Path, target: Path) -> None:
 
 
 def _gate(folder: Path, generation: int) -> Path:
-    return folder / _GATES / f"{generation:06d}"
+    return folder / _GENERATIONS / f"{generation:06d}" / _GATE
 
 
 def _take_away(gate: Path) -> None:
-    out = gate.with_name(f"{_OUT}{gate.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    out = gate.with_name(f"{_OUT}{os.getpid()}-{uuid.uuid4().hex[:8]}")
     with suppress(FileNotFoundError):  # another claim did it
         gate.rename(out)
     shutil.rmtree(out, ignore_errors=True)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore  # as in torch.distributed, where type checkers cannot see them
 
 _INCARNATION = "emberline/store"
+_VERSION = "{}/emberline-version"  # how often the value of a key was set by comparison, to tell the newest again
 _POLL_S = 0.05
 _RETRY_S = 0.1
 _CONNECT = timedelta(seconds=5)
@@ -43,7 +44,7 @@ class ReturningStore(Store):
         self._lock = threading.Lock()  # over connecting, not over operations: a client of torch's has a lock of its own
         self._said: dict[str, bytes] = {}
         self._added: dict[str, int] = {}
-        self._compared: dict[str, bytes] = {}
+        self._compared: dict[str, tuple[int, bytes]] = {}  # version and value, as last seen
         self._incarnation = b""
         self._client = self._connect(time.monotonic() + timeout_s)
 
@@ -76,7 +77,12 @@ class ReturningStore(Store):
 
     def compare_set(self, key: str, expected: str, desired: str) -> bytes:
         now = bytes(self._call(lambda client: client.compare_set(key, expected, desired)))
-        self._compared[key] = now
+        known, value = self._compared.get(key, (0, b""))
+        if now != value:  # set by this client just now, or by another since it last looked
+            ours = now == desired.encode()
+            self._compared[key] = known + 1, now  # before anything that may fail
+            version = int(self._call(lambda client: client.add(_VERSION.format(key), int(ours))))
+            self._compared[key] = max(known + 1, version), now
         return now
 
     def check(self, keys: Sequence[str]) -> bool:
@@ -144,8 +150,8 @@ class ReturningStore(Store):
         incarnation = bytes(client.compare_set(_INCARNATION, "", uuid.uuid4().hex))
         if incarnation == self._incarnation:
             return
-        for key, value in list(self._compared.items()):
-            client.compare_set(key, "", value.decode())  # the first of the clients to be back seeds it
+        for key, (version, value) in list(self._compared.items()):
+            _set_if_newest(client, key, version, value)
         for key, value in list(self._said.items()):
             client.set(key, value.decode())
         for key, amount in list(self._added.items()):
@@ -160,3 +166,17 @@ class ReturningStore(Store):
         for known in (self._said, self._added):
             for old in [one for one in known if one.partition("/")[0] != prefix]:
                 del known[old]
+
+
+def _set_if_newest(client: Any, key: str, version: int, value: bytes) -> None:
+    """Has the store hold a value, unless another client has a later one; clients come back in any order, and at once.
+
+    The version goes up before the value changes, so that a client with an older one can't put it over a newer.
+    """
+    counter = _VERSION.format(key)
+    counted = int(client.add(counter, 0))
+    while counted < version:
+        counted = int(client.compare_set(counter, str(counted), str(version)))
+    there = bytes(client.compare_set(key, "", value.decode()))
+    while there != value and version >= int(client.add(counter, 0)):
+        there = bytes(client.compare_set(key, there.decode(), value.decode()))
