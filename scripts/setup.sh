@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from nothing and installs emberline with everything it needs; does nothing when that is already done.
 #   TORCH_INDEX=URL   take torch from this package index instead of the default one (another CUDA, CPU only)
-#   --tests           also what some tests use: a browser for the dashboard's page
+#   --tests           also what some tests use: every extra that constraints.txt pins, and a browser for the page
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +18,8 @@ STAMP=$VENV/.emberline-setup
 LOG=$VENV/setup.log
 BEGAN=$VENV/setup.began
 HEARTBEAT_S=${HEARTBEAT_S:-10}
+USERS=onnx,dev
+TESTERS=onnx,openvino,text,spark,dev
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
@@ -88,10 +90,13 @@ fi
 
 # The environment holds absolute paths, so where it lies counts as much as what it was made from.
 wanted=$({ pwd; "$PYTHON" -V; cat pyproject.toml constraints.txt hatch_build.py scripts/setup.sh; } | sha256sum | cut -d' ' -f1)
-done_digest='' done_index=''
-[ ! -f "$STAMP" ] || { read -r done_digest && read -r done_index || true; } <"$STAMP"
+done_digest='' done_index='' done_extras=''
+[ ! -f "$STAMP" ] || { read -r done_digest && read -r done_index && read -r done_extras || true; } <"$STAMP"
 index=${TORCH_INDEX:-$done_index}
-if [ "$done_digest" = "$wanted" ] && [ "$done_index" = "$index" ] && [ -x "$VENV/bin/emberline" ]; then
+extras=$USERS
+[ "${1:-}" != --tests ] && [ "$done_extras" != "$TESTERS" ] || extras=$TESTERS     # once there, they are kept
+if [ "$done_digest" = "$wanted" ] && [ "$done_index" = "$index" ] && [ "$done_extras" = "$extras" ] &&
+    [ -x "$VENV/bin/emberline" ]; then
     exit 0
 fi
 
@@ -147,6 +152,6 @@ if [ -n "$index" ] && [ "$index" != "$done_index" ]; then
     install --no-deps --force-reinstall --index-url "$index" "$(grep '^torch==' constraints.txt)"
 fi
 say "installing the packages of constraints.txt (minutes the first time)"
-install -c constraints.txt -e '.[onnx,dev]'
-printf '%s\n%s\n' "$wanted" "$index" >"$STAMP"
+install -c constraints.txt -e ".[$extras]"
+printf '%s\n%s\n%s\n' "$wanted" "$index" "$extras" >"$STAMP"
 say "done; everything is in $VENV"
