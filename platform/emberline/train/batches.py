@@ -122,6 +122,11 @@ def batches_of(
     )  # fmt: skip
 
 
+def num_units(recipe: Recipe, rows: Rows) -> int:
+    """How many rows a plan counts; of a ranking, groups."""
+    return len(Groups(rows, place_of(recipe, "train"))) if recipe.train.task == "ranking" else len(rows)
+
+
 class Batches:
     """Reads rows of a plan and makes tensors of them, with the one preprocessing that handlers use too.
 

@@ -65,6 +65,10 @@ class Combined:
     own_losses: dict[int, float]
 
 
+class OutOfMemory(EmberlineError):
+    """Of this machine or a device."""
+
+
 class Gradients(Protocol):
     def __call__(self, step: int) -> Combined:
         """Leaves the step's gradients in the parameters, the same at every rank."""
@@ -245,7 +249,7 @@ def require_memory(place: str, error: Exception) -> None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in text:
         hint = "lower train.batch_size, or raise train.virtual_shards: one shard is in memory at a time"
-        raise EmberlineError("there is not enough memory for a shard", place=place, hint=hint) from error
+        raise OutOfMemory("there is not enough memory for a shard", place=place, hint=hint) from error
 
 
 def _first_line(error: Exception) -> str:

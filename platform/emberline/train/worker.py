@@ -30,30 +30,29 @@ import torch
 
 from emberline.data import Splits, check_splits, load
 from emberline.errors import EmberlineError
-from emberline.models import create, resolve
-from emberline.recipe import Recipe, load_recipe
+from emberline.models import create
+from emberline.recipe import Recipe, Train, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train import snapshot
-from emberline.train.batches import batches_of, check_rows
+from emberline.train.batches import check_rows, num_units
 from emberline.train.checkpoint import Checkpoints
-from emberline.train.ddp import Distributed
 from emberline.train.determinism import make_deterministic
 from emberline.train.evaluate import judge_of
 from emberline.train.failure import write_failure
 from emberline.train.finish import finish
-from emberline.train.folder import finished_manifest, prepare_folder
-from emberline.train.gradients import Gradients, Job, VirtualShards
+from emberline.train.fitting import budget_of_worker, choose, read_choice, settled, write_choice
+from emberline.train.folder import RunFolder, finished_manifest, prepare_folder
+from emberline.train.gradients import Job
 from emberline.train.keeping import Keeping
 from emberline.train.litter import sweep_semaphores
 from emberline.train.loop import Training, train
+from emberline.train.making import make_gradients, make_job, make_learner
 from emberline.train.occupancy import occupy
 from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
 from emberline.train.resume import Resumed, resume
-from emberline.train.schedule import make_optimizer, precision_of
 from emberline.train.show import TrainingLog
-from emberline.train.state import Learner
 from emberline.train.summary import Event, restart_facts
-from emberline.train.teaching import TaughtLoss, answers_inputs, teacher_digest, teacher_of
+from emberline.train.teaching import teacher_digest
 from emberline.train.world import PeerLost, World, join_world, leave_world
 
 T = TypeVar("T")
@@ -186,8 +185,11 @@ def _train(order: Order, preemption: Preemption) -> None:
         log.say(f"{path} held nothing to go on from; starts anew with another recipe ({run.anew})")
     if recipe.data.sample is not None:
         log.event("sample", fraction=recipe.data.sample, rows=len(splits.train))
-    job = _job(recipe, search, splits, model.to(world.device), world)
-    learner = _learner(recipe, job)
+    settle = partial(_settled, order, recipe, splits, run, generation=generation, log=log)
+    settings = _one_for_all(world, settle() if world.rank == 0 else None)
+    exact = recipe.model_copy(update={"train": settings})
+    job = make_job(exact, search, splits, model.to(world.device), world)
+    learner = make_learner(exact, job)
     if world.rank == 0:
         checkpoints.sweep()
         snapshot.sweep()
@@ -195,10 +197,10 @@ def _train(order: Order, preemption: Preemption) -> None:
     restart = _tell_world(log, job, resumed, generation, order.launch)
     keeping = Keeping(
         run, checkpoints, learner, world,
-        log=log, generation=generation, settings=recipe.train, seed=recipe.seed, done=resumed.step, restart=restart,
+        log=log, generation=generation, settings=settings, seed=recipe.seed, done=resumed.step, restart=restart,
     )  # fmt: skip
     training = Training(
-        job, recipe.train, learner, _gradients(recipe, job), keeping, preemption,
+        job, settings, learner, make_gradients(exact, job), keeping, preemption,
         splits.validation, judge_of(recipe), log,
     )  # fmt: skip
     preemption.saves(partial(_hand_over, order, training))
@@ -226,27 +228,20 @@ def _hand_over(order: Order, training: Training, asked_at: float) -> int:
     return PREEMPTED
 
 
-def _learner(recipe: Recipe, job: Job) -> Learner:
-    settings = recipe.train
-    optimizer = make_optimizer((p for p in job.model.parameters() if p.requires_grad), settings.optimizer)
-    keeps_best = settings.early_stopping is not None
-    return Learner(job.model, optimizer, ema=settings.ema, scaler=job.scaler, keeps_best=keeps_best)
-
-
-def _gradients(recipe: Recipe, job: Job) -> Gradients:
-    return VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job, recipe.train.accumulate)
-
-
-def _job(recipe: Recipe, search: Path, splits: Splits, model: torch.nn.Module, world: World) -> Job:
-    settings = recipe.train
-    loss, rows, teacher = resolve(settings.loss, search), splits.train, None
-    if settings.distill is not None:
-        teacher, rows = teacher_of(recipe, rows, search, world.device)
-        loss = TaughtLoss(settings.distill, loss)
-    batches = batches_of(recipe, rows, more_inputs=answers_inputs(rows))
-    augment = resolve(settings.augment, search) if settings.augment else None
-    autocast, scaler = precision_of(settings.precision, world)
-    return Job(model, loss, batches, world, recipe.seed, augment, autocast, scaler, teacher)
+def _settled(order: Order, recipe: Recipe, splits: Splits, run: RunFolder, *, generation: int, log: RunLog) -> Train:
+    """The settings that this run goes by: what they leave open was chosen at its first start. For rank 0."""
+    if recipe.train.batch_size != "auto":
+        return recipe.train
+    if (choice := read_choice(run.path, run.digest)) is not None:
+        return settled(recipe.train, choice)
+    log.say("batch_size: auto: trying how many rows fit …")
+    num_rows, budget_bytes = num_units(recipe, splits.train), budget_of_worker()
+    choice, text = choose(
+        order.recipe, order.settings, recipe, num_rows=num_rows, training=run.digest, budget_bytes=budget_bytes
+    )
+    write_choice(run.path, choice, generation)
+    log.say(text)
+    return settled(recipe.train, choice)
 
 
 def _tell_world(
