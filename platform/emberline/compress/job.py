@@ -12,6 +12,7 @@ from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
 from emberline.recipe import Compress, Export, ExportBackend, Recipe, Variant, load_recipe
 from emberline.runlog import RunLog
+from emberline.train.fitting import as_trained
 
 if TYPE_CHECKING:
     from emberline.compress.context import Context
@@ -126,4 +127,5 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
         for stages in variant.fallbacks:  # told now, not after the hours that come before they are needed
             require_order(name, variant.model_copy(update={"stages": stages}))
     target = this_machine(recipe.compress.int8_for)
-    return Job(path, recipe, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
+    exact = as_trained(recipe, folder)
+    return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))

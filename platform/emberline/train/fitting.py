@@ -27,6 +27,7 @@ from emberline import storage
 from emberline.errors import EmberlineError
 from emberline.recipe import Optimizer, Recipe, Train
 from emberline.train import fence
+from emberline.train.folder import training_digest
 
 FILE = "batch.json"  # in the run's folder
 
@@ -76,6 +77,12 @@ def read_choice(folder: Path, training: str) -> Choice | None:
         hint = "remove it and the run's checkpoints, or put it back: it says which batch they were trained with"
         raise EmberlineError("the batch size on record cannot be read", place=path, hint=hint) from error
     return choice if choice.training == training else None
+
+
+def as_trained(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with what its finished run has chosen, for who trains its artifacts further."""
+    choice = read_choice(folder, training_digest(recipe)) if recipe.train.batch_size == "auto" else None
+    return recipe if choice is None else recipe.model_copy(update={"train": settled(recipe.train, choice)})
 
 
 def write_choice(folder: Path, choice: Choice, generation: int) -> None:
