@@ -1,10 +1,12 @@
 """The whole of `emberline compress` on a net that is trained in seconds."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from emberline import paper
 from emberline.artifact import read_artifact
 from emberline.compress import analysis, kernels
 from emberline.compress.agreement import require_agreement
-from emberline.compress.run import _with_layers, compress_recipe
+from emberline.compress.run import _with_layers, command_of, compress_recipe
 from emberline.compress.state import read_state
 from emberline.errors import InvalidSetting, MissingFile, StageFailed
 
@@ -66,7 +68,7 @@ def test_a_package_that_computes_something_else_than_its_model_is_refused(compre
 def test_a_second_run_repeats_nothing_and_imports_no_torch(compressed):
     before = {name: paper.read_manifest(compressed.artifacts / name).digest for name in ("fp32", "int8")}
     program = (
-        "import sys; from pathlib import Path; from emberline.compress.run import compress_recipe; "
+        "import sys; from pathlib import Path; from emberline.compress.run import command_of, compress_recipe; "
         f"compress_recipe(Path({str(compressed.recipe_path)!r}), (), Path({str(compressed.runs)!r})); "
         "print('torch' in sys.modules)"
     )
@@ -105,6 +107,15 @@ def test_the_report_needs_no_network_and_has_both_colour_schemes(compressed):
     assert page.count("<svg") == 1 + 4
     for told in ("Backends and peers", "On rows that decided nothing", "emberline measure --threads 1 --batch-size 1"):
         assert told in page
+
+
+def test_the_report_tells_the_very_line_that_made_it():
+    settings = ("compress.threads=2", "labels=[a, b]")
+    line = command_of(Path("my recipe.yaml"), settings, Path("elsewhere"))
+    assert shlex.split(line)[2:] == [
+        "my recipe.yaml", "--set", settings[0], "--set", settings[1], "--runs", "elsewhere",
+    ]  # fmt: skip
+    assert command_of(Path("a.yaml"), (), Path("runs")) == "emberline compress a.yaml"
 
 
 def test_every_package_is_measured_and_kept_in_the_artifact_with_its_peak_of_memory(compressed):

@@ -73,7 +73,7 @@ def run_chain(
         folder = folder_of(cache, step)
         context.scratch = folder.with_name(f"{folder.name}.{os.getpid()}.work.partial")
         try:
-            state = _function(step.name)(state, step.settings, context)
+            state = function_of(step.name)(state, step.settings, context)
             state = state.noted(context, time.monotonic() - begin)
             state = replace(state, note={**state.note, "latency_ms": eager_ms(state, context)})
             write_state(state, folder)
@@ -110,7 +110,8 @@ def _read(step: Step, folder: Path, *, cached: bool) -> Done:
     return Done(step.name, folder, described["note"]["seconds"], described["note"], cached)
 
 
-def _function(name: str) -> Callable[..., "State"]:
+def function_of(name: str) -> Callable[..., "State"]:
+    """What does a step; its module is loaded now."""
     module, _, function = FUNCTIONS[name].partition(":")
     found: Callable[..., State] = getattr(importlib.import_module(module), function)
     return found

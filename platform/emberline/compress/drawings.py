@@ -13,17 +13,22 @@ import numpy as np
 _INK = "#123456"  # stands for the page's own text colour until the drawing is done
 _LOSS, _GAIN, _BAR, _OLD = "#d1495b", "#2e8b57", "#4f7cac", "#c98b2b"
 _KINDS = {"aoti": "o", "onnx": "s", "openvino": "^", "exported": "x"}
+_NUMBER = (13.0, 10.0)  # pixels that a number beside a mark takes, across and down
+_NARROWEST = 4.0  # from the left to the right end of the axis of latencies
 _WIDTH = 5.2  # inches: a phone shows it as large as it is drawn, a desk half as large again
 
 
 def pareto_svg(points: Sequence[Mapping[str, Any]], batch: int) -> str:
     """Accuracy over latency, the area of a mark its size in megabytes; those that nothing beats in both are joined.
 
+    Marks are numbered in the order given, as the table beside the drawing is; names would cover one another.
+
     Args:
-        points: `name`, `backend`, `latency_ms`, `accuracy`, `size_mb`, `chosen` of every package.
+        points: `backend`, `latency_ms`, `accuracy`, `size_mb`, `chosen` of every package.
     """
     figure, (axes,) = _figure(1, 1, 3.9)
-    for number, point in enumerate(sorted(points, key=lambda point: point["latency_ms"])):
+    axes.set_xscale("log")
+    for point in points:
         axes.scatter(
             point["latency_ms"],
             100 * point["accuracy"],
@@ -32,21 +37,45 @@ def pareto_svg(points: Sequence[Mapping[str, Any]], batch: int) -> str:
             color=_GAIN if point["chosen"] else _BAR,
             alpha=0.85,
         )
-        axes.annotate(
-            point["name"],
-            (point["latency_ms"], 100 * point["accuracy"]),
-            xytext=(6, (6, -11, 17, -22)[number % 4]),  # neighbours' names at heights of their own
-            textcoords="offset points",
-            fontsize=9,
-            color=_INK,
-        )
     front = pareto_front([(point["latency_ms"], point["accuracy"]) for point in points])
     axes.plot([x for x, _ in front], [100 * y for _, y in front], color=_GAIN, linewidth=1, linestyle="--", zorder=0)
-    axes.margins(x=0.3, y=0.25)
+    axes.margins(x=0.12, y=0.2)
+    _spread_over_a_decade(axes)
     _dress(axes, "")
-    axes.set_xlabel(f"milliseconds of a batch of {batch}", color=_INK, fontsize=10)
+    axes.set_xlabel(f"milliseconds of a batch of {batch}, logarithmic", color=_INK, fontsize=10)
     axes.set_ylabel("accuracy, %", color=_INK, fontsize=10)
+    _number(axes, [(point["latency_ms"], 100 * point["accuracy"]) for point in points])
     return _svg(figure)
+
+
+def _spread_over_a_decade(axes: Any) -> None:
+    """Widens a narrow logarithmic axis, and writes its ticks as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axes.get_xlim()
+    if high / low < _NARROWEST:
+        middle = np.sqrt(low * high)
+        axes.set_xlim(middle / np.sqrt(_NARROWEST), middle * np.sqrt(_NARROWEST))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _number(axes: Any, places: Sequence[tuple[float, float]]) -> None:
+    """1, 2, 3 … beside the marks, each at the nearest spot where no other number stands."""
+    axes.figure.draw_without_rendering()  # positions in pixels follow from the layout
+    taken: list[tuple[float, float]] = []
+    for number, place in enumerate(places, start=1):
+        at = axes.transData.transform(place)
+        spots = [(dx, dy) for dy in (7, -13, 18, -24, 29, -35, 40, -46) for dx in (5, 19, -12, 33)]
+        free = [
+            (dx, dy)
+            for dx, dy in spots
+            if all(abs(at[0] + dx - x) > _NUMBER[0] or abs(at[1] + dy - y) > _NUMBER[1] for x, y in taken)
+        ]
+        dx, dy = min(free or spots, key=lambda spot: spot[0] ** 2 + spot[1] ** 2)
+        taken.append((at[0] + dx, at[1] + dy))
+        axes.annotate(str(number), place, xytext=(dx, dy), textcoords="offset pixels", fontsize=9, color=_INK)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -11,7 +11,8 @@ import orjson
 from emberline import storage
 from emberline.compress import gates
 from emberline.compress.entry import Entry
-from emberline.recipe import Recipe
+from emberline.compress.target import absent_backends
+from emberline.recipe import Compress, Export, Recipe
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _SHOWN = ("accuracy", "parameters", "weights_bytes", "seconds", "latency_ms")
@@ -22,16 +23,19 @@ def write_report(
     recipe: Recipe,
     entries: Mapping[str, Entry],
     *,
-    recipe_path: Path,
+    command: str,
     runs: Path,
     tested: Mapping[str, list[int]],
+    made_by: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes both files; returns the page's path. Drawn anew only when its content changed.
 
     Args:
+        command: the line that makes all of it again.
+        made_by: the line that makes each artifact, by name, where they are points of a search and not published.
         tested: 1 or 0 for each test row, by artifact; what was not published was not tested.
     """
-    content = _content(recipe, entries, recipe_path, runs, tested)
+    content = {**_content(recipe, entries, command, runs, tested), "made_by": dict(made_by or {})}
     page, data = folder / "report.html", folder / "report.json"
     if page.is_file() and data.is_file() and _same(orjson.loads(data.read_bytes()), content):
         return page
@@ -54,14 +58,13 @@ def _drawings(content: dict[str, Any]) -> dict[str, Any]:
     before["latency_ms"] = before["eager_ms"]
     points = [
         {
-            "name": f"{name}/{package['file'].removeprefix(name)}".replace("/.", " "),
             "backend": package["backend"],
             "latency_ms": package["latencies"][0]["wall_ms"],
             "accuracy": package["accuracy"],
             "size_mb": package["size_bytes"] / 1e6,
             "chosen": package["chosen"],
         }
-        for name, one in artifacts.items()
+        for one in artifacts.values()
         for package in one["measurement"]["packages"]
     ]
     return {
@@ -83,7 +86,7 @@ def _drawings_of(one: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
 
 
 def _content(
-    recipe: Recipe, entries: Mapping[str, Entry], recipe_path: Path, runs: Path, tested: Mapping[str, list[int]]
+    recipe: Recipe, entries: Mapping[str, Entry], command: str, runs: Path, tested: Mapping[str, list[int]]
 ) -> dict[str, Any]:
     settings = recipe.compress
     baseline = settings.baseline if settings else ""
@@ -95,7 +98,7 @@ def _content(
     return {
         "run": recipe.run,
         "recipe": recipe.digest,
-        "command": f"emberline compress {recipe_path}",
+        "command": command,
         "measure": f"emberline measure --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
         "artifacts_folder": str(artifacts),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,8 +106,15 @@ def _content(
         "baseline": baseline,
         "batch_sizes": batch_sizes,
         "threads": threads,
+        "absent": absent_backends() if settings and _wants_installed(settings) else {},
         "artifacts": {name: _artifact(entry, baseline, tested) for name, entry in entries.items()},
     }
+
+
+def _wants_installed(settings: Compress) -> bool:
+    """Whether a recipe asks for all backends there are, so that those which are not here are missed."""
+    stages = [stage for variant in settings.artifacts.values() for stage in variant.stages]
+    return any(isinstance(stage, Export) and stage.backends == "installed" for stage in stages)
 
 
 def _artifact(entry: Entry, baseline: str, tested: Mapping[str, list[int]]) -> dict[str, Any]:

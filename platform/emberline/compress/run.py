@@ -1,5 +1,6 @@
 """`emberline compress`, from the recipe to published artifacts, a table and a report. No torch until a stage runs."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -19,6 +20,8 @@ from emberline.compress.verdicts import judge
 from emberline.errors import EmberlineError, StageFailed
 from emberline.paper import digest_of
 
+RUNS = Path("runs")  # where runs are kept unless another folder is named
+
 
 def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
     """Makes, measures, judges and publishes every artifact of a recipe.
@@ -31,8 +34,8 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
     job = open_job(path, settings, runs)
     tidy(job.cache)
     plans = {name: job.plan(name) for name in job.names()}
-    chains, failures = _run_chains(job, plans)
-    entries = _judge_all(job, {name: plans[name] for name in chains}, chains)
+    chains, failures = run_chains(job, plans)
+    entries = judge_all(job, {name: plans[name] for name in chains}, chains)
     for name in job.names():
         first = failures.get(name) or (entries[name].failure if name in entries else None)
         if first is not None and job.settings.artifacts[name].fallbacks:
@@ -49,8 +52,10 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
                 job.artifacts / name, entry.folder, entry.artifact, recipe=job.recipe, parent=job.parent, key=entry.key
             )
             job.log.say(f"{name}: {job.artifacts / name} {'written' if written else 'unchanged, kept'}")
-    tested = _test_rows(job, entries, plans)
-    report = write_report(job.folder / "compress", job.recipe, entries, recipe_path=path, runs=runs, tested=tested)
+    tested = score_published(job, entries)
+    report = write_report(
+        job.folder / "compress", job.recipe, entries, command=command_of(path, settings, runs), runs=runs, tested=tested
+    )
     print_summary(entries, job.settings, job.log.console)
     job.log.say(f"report: {report}")
     for name, failure in failures.items():
@@ -60,7 +65,13 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
     tune_cascades(job, cache(partial(job.context, plans[job.settings.baseline])))
 
 
-def _run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Done]], dict[str, EmberlineError]]:
+def command_of(path: Path, settings: Sequence[str], runs: Path, *options: str) -> str:
+    """The line that does the same again, settings and folder of runs included."""
+    said = ["emberline", "compress", str(path), *options, *(part for one in settings for part in ("--set", one))]
+    return shlex.join([*said, "--runs", str(runs)] if runs != RUNS else said)
+
+
+def run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Done]], dict[str, EmberlineError]]:
     """Every artifact's steps; a candidate that fails leaves the others alone, a baseline that fails ends all."""
     chains: dict[str, list[Done]] = {}
     failures: dict[str, EmberlineError] = {}
@@ -104,7 +115,7 @@ def _fall_back(
             continue
         both = {job.settings.baseline: baseline, name: planned}
         ran = {job.settings.baseline: chains[job.settings.baseline], name: done}
-        last = _judge_all(job, both, ran, also_warn=(*tried, f"fallback {number} was taken"))[name]
+        last = judge_all(job, both, ran, also_warn=(*tried, f"fallback {number} was taken"))[name]
         last = replace(last, tried=tuple(tried))
         if last.failure is None:
             return last, failure
@@ -112,7 +123,7 @@ def _fall_back(
     return last, failure
 
 
-def _judge_all(
+def judge_all(
     job: Job, plans: dict[str, Planned], chains: dict[str, list[Done]], also_warn: tuple[str, ...] = ()
 ) -> dict[str, Entry]:
     """Measures all packages of these chains side by side, picks a leader for each artifact and judges it."""
@@ -172,7 +183,8 @@ def _with_layers(failure: StageFailed | None, layers: list[tuple[str, float]]) -
     return StageFailed(str(failure.place), failure.fact, hint=hint)
 
 
-def _test_rows(job: Job, entries: dict[str, Entry], plans: dict[str, Planned]) -> dict[str, list[int]]:
+def score_published(job: Job, entries: dict[str, Entry]) -> dict[str, list[int]]:
+    """1 or 0 for each test row, of the artifacts that passed: for the report alone."""
     drafts = {name: (entry.folder, entry.artifact) for name, entry in entries.items() if entry.failure is None}
-    context = cache(partial(job.context, plans[job.settings.baseline]))
+    context = cache(lambda: job.context(job.plan(job.settings.baseline)))
     return score_test_rows(drafts, job.settings, job.cache, context) if drafts else {}

@@ -77,6 +77,15 @@ def this_machine(int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu") -> Targe
     )
 
 
+def absent_backends() -> dict[str, str]:
+    """Optional backends that are not installed here, each with the line that installs it."""
+    return {
+        name: f"pip install 'emberline[{name}]'"
+        for name, modules in NEEDED_MODULES.items()
+        if not all(find_spec(one) for one in modules)
+    }
+
+
 def _cpu_flags() -> frozenset[str]:
     """As the packages' loader reads them; asked here without it, since it imports torch."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The demo's net: three convolutions over 8 by 8 pixels.
+"""The demo's net: three convolutions, or another number, over 8 by 8 pixels.
 
 Legend of shapes: B rows, C channels, H height, W width, K classes.
 """
@@ -8,11 +8,12 @@ from torch import nn
 
 
 class DigitsCNN(nn.Module):
-    def __init__(self, width: int, num_classes: int) -> None:
+    def __init__(self, width: int, num_classes: int, depth: int) -> None:
         super().__init__()
+        inner = [layer for _ in range(depth - 2) for layer in _block(width, width)]
         self.features = nn.Sequential(
             *_block(1, width),
-            *_block(width, width),
+            *inner,
             nn.MaxPool2d(2),
             *_block(width, 2 * width),
             nn.AdaptiveAvgPool2d(1),
@@ -24,9 +25,15 @@ class DigitsCNN(nn.Module):
         return scores_BK
 
 
-def digits_cnn(width: int = 64, num_classes: int = 10) -> nn.Module:
-    """Input (B, 1, 8, 8), output (B, num_classes) scores before softmax."""
-    return DigitsCNN(width, num_classes)
+def digits_cnn(width: int = 64, num_classes: int = 10, depth: int = 3) -> nn.Module:
+    """Input (B, 1, 8, 8), output (B, num_classes) scores before softmax.
+
+    Args:
+        depth: convolutions, 2 or more.
+    """
+    if depth < 2:  # noqa: PLR2004 - the first and the last
+        raise ValueError(f"depth {depth}; 2 or more is required")
+    return DigitsCNN(width, num_classes, depth)
 
 
 def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
