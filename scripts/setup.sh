@@ -18,8 +18,8 @@ STAMP=$VENV/.emberline-setup
 LOG=$VENV/setup.log
 BEGAN=$VENV/setup.began
 HEARTBEAT_S=${HEARTBEAT_S:-10}
-USERS=onnx,search,dev
-TESTERS=onnx,openvino,search,text,spark,dev
+USERS=onnx,search,stacks,dev
+TESTERS=onnx,openvino,search,text,spark,stacks,dev
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }

@@ -185,6 +185,8 @@ class Train(Section):
     checkpoints: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://.+")
     """URL of a folder in an object store (`s3://bucket/runs`), where each run has a folder; else the run's own."""
     max_restarts: int = Field(default=20, ge=0)
+    hang_after_s: Annotated[float, Field(gt=0)] | Literal["auto", "never"] = "auto"
+    """A worker without progress for this long, or for a few times the median step if that is longer, is replaced."""
     threads: int = Field(default=1, ge=1)
     """Threads per worker; part of what makes results equal bit for bit."""
 

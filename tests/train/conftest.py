@@ -41,13 +41,24 @@ def data(train=77):
 calls = 0
 
 def augment(inputs):
-    """Dies once at the call that a file names, or waits while there is a gate."""
+    """Dies, is stopped or computes long at the call that a file names; sleeps, or waits, while a file is there."""
     global calls
     calls += 1
-    order = HERE / f"kill-{os.environ['RANK']}-{calls}"
-    if order.exists():
-        order.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
+    rank = os.environ["RANK"]
+    for kind in ("kill", "stop", "busy"):
+        order = HERE / f"{kind}-{rank}-{calls}"
+        if order.exists():
+            order.unlink()
+            if kind == "busy":
+                until = time.monotonic() + 5
+                while time.monotonic() < until:
+                    pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+    while (HERE / f"sleep-{rank}-{calls}").exists():
+        time.sleep(0.02)
+    if (HERE / f"slow-{rank}").exists():
+        time.sleep(0.03)
     while calls > 20 and (HERE / "gate").exists():
         time.sleep(0.02)
     return (inputs[0] + 0.1 * torch.randn_like(inputs[0]),)
@@ -114,6 +125,7 @@ train:
   augment: toy:augment
   checkpoint_every_s: 0.001
   snapshot_every: 1
+  hang_after_s: never  # most tests have a worker wait on purpose
 """
 
 

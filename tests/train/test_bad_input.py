@@ -82,4 +82,5 @@ def test_stock_torchrun_does_not_try_a_nan_again(toy):
     assert ended.returncode != 0
     assert "error: rank 1, step 2, shard 3: the loss is nan; a finite number is required" in ended.stderr
     assert "another try would fail alike; torchrun is told to end" in ended.stderr
+    assert "this launcher does not watch for workers that hang" in ended.stderr
     assert len(toy.events("world")) == 1

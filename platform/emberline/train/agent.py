@@ -15,6 +15,7 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
 from emberline.train.failure import read_failure
+from emberline.train.hang import Hang, Watch
 from emberline.train.membership import Rendezvous
 from emberline.train.preemption import PEER_LOST, PREEMPTED
 
@@ -29,17 +30,20 @@ class WarmAgent(LocalElasticAgent):
         failures: folder where a worker tells of a failure that another try would meet again; then there is none.
         on_exit: called with rank, pid and reason of each worker that ended badly.
         on_lost: called with the nodes that the others gave up, when this one's workers were stopped because of it.
+        on_hang: called with the rank and the account of each worker that hangs, while it can still be looked at.
+        watch: tells who hangs; None watches nobody.
     """
 
     def __init__(
         self, spec: WorkerSpec, *, failures: Path, on_exit: Callable[[int, int, str], None],
-        on_lost: Callable[[list[str]], None],
+        on_lost: Callable[[list[str]], None], on_hang: Callable[[int, Hang], None], watch: Watch | None,
     ) -> None:  # fmt: skip
         super().__init__(
             spec, DefaultLogsSpecs(), start_method="forkserver",
             exit_barrier_timeout=_EXIT_BARRIER_S, shutdown_timeout=_SHUTDOWN_S,
         )  # fmt: skip
         self._failures, self._on_exit, self._on_lost = failures, on_exit, on_lost
+        self._on_hang, self._watch, self._hung = on_hang, watch, set[int]()
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         dead = self._dead()
@@ -51,9 +55,15 @@ class WarmAgent(LocalElasticAgent):
             self._kill_workers()
             self._on_lost(lost)
             self._restart_workers(worker_group)
+        if result.state == WorkerState.HEALTHY and self._watch is not None:
+            for hang in self._watch.look(self._alive()):
+                self._hung.add(hang.pid)
+                self._on_hang(worker_group.workers[hang.local_rank].global_rank, hang)
+                os.kill(hang.pid, signal.SIGKILL)  # its death is seen at the next look, and dealt with like any other
         if result.state == WorkerState.FAILED:
             for local_rank, pid, code in root_causes(dead):
-                self._on_exit(worker_group.workers[local_rank].global_rank, pid, exit_reason(code))
+                reason = "it hung, and was killed to be replaced" if pid in self._hung else exit_reason(code)
+                self._on_exit(worker_group.workers[local_rank].global_rank, pid, reason)
             if read_failure(self._failures) is not None:
                 self._remaining_restarts = 0
         return result
@@ -65,6 +75,10 @@ class WarmAgent(LocalElasticAgent):
     def _lost_members(self) -> list[str]:
         handler = self._worker_group.spec.rdzv_handler
         return handler.lost_members() if isinstance(handler, Rendezvous) else []
+
+    def _alive(self) -> dict[int, int]:
+        """Pid of each worker that has not ended, by local rank."""
+        return {rank: process.pid for rank, process in enumerate(self._processes()) if process.exitcode is None}
 
     def _dead(self) -> list[tuple[int, int, int]]:
         """Local rank, pid and exit code of each worker that ended badly."""

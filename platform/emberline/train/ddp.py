@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from emberline.train.gradients import Combined, Job, backward, forward_loss, seed_everything, shard_seed
+from emberline.train.pulse import Phase
 from emberline.train.world import World
 
 _FEWEST = 2  # rows at a time: batch norm cannot use one alone
@@ -35,7 +36,9 @@ class Distributed:
             # DDP averages over ranks, so a rank with more rows than others weighs more
             share = (bounds[1] - bounds[0]) * (world.size / total if rows < total else 1 / total)
             seed_everything(shard_seed(job.seed, step, world.rank * self._accumulate + piece))
-            with nullcontext() if piece == len(pieces) - 1 else self._alone():
+            # DDP exchanges within forwards and backwards
+            waits = nullcontext() if world.size == 1 else world.pulse.during(Phase.EXCHANGE)
+            with waits, nullcontext() if piece == len(pieces) - 1 else self._alone():
                 loss = forward_loss(job, step, bounds, self._model)
                 backward(job, step, loss * share)
             own += float(loss.detach()) * share

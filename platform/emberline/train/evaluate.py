@@ -20,6 +20,7 @@ from emberline.models.losses import scores_of
 from emberline.recipe import Preprocessing, Recipe
 from emberline.train.batches import Prepare, place_of
 from emberline.train.groups import Groups
+from emberline.train.pulse import Phase
 from emberline.train.world import World, require_peers
 
 _BATCH = 128
@@ -92,8 +93,9 @@ def evaluate(
     for turn in range(world.rank, turns, world.size):
         number = turn % len(starts)
         indices = np.arange(starts[number], min(starts[number] + batch, units))
-        inputs, targets = prepare(rows, indices) if groups is None else prepare.groups(rows, groups, indices)
-        seen = _judge(model, inputs, torch.from_numpy(targets), world, loss=loss, top=judge.top)
+        with world.pulse.during(Phase.EXCHANGE if together else Phase.EVALUATION):
+            inputs, targets = prepare(rows, indices) if groups is None else prepare.groups(rows, groups, indices)
+            seen = _judge(model, inputs, torch.from_numpy(targets), world, loss=loss, top=judge.top)
         if turn < len(starts):
             values[number], losses[number] = seen
     # each number is one rank's, and zero at the others: a sum that no order changes

@@ -22,7 +22,14 @@ LAST = "artifacts/last"  # the last weights, where the trained ones are the best
 _RUN = "run.json"
 _SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
 # how training is carried out, not what it computes
-_OPERATIONAL = {"checkpoint_every_s", "keep_checkpoints", "checkpoints", "max_restarts", "snapshot_every"}
+_OPERATIONAL = {
+    "checkpoint_every_s",
+    "keep_checkpoints",
+    "checkpoints",
+    "max_restarts",
+    "snapshot_every",
+    "hang_after_s",
+}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from emberline.models import failing_layer
 from emberline.models.build import parameters_dtype
 from emberline.train import tree
 from emberline.train.batches import Batches, Inputs
+from emberline.train.pulse import Phase
 from emberline.train.teaching import Lesson, Teacher
 from emberline.train.world import World, require_peers
 
@@ -196,9 +197,11 @@ def forward_loss(job: Job, step: int, bounds: tuple[int, int], model: nn.Module)
     Raises:
         EmberlineError: the user's code failed; names rank, step and layer.
     """
-    place = f"{job.place}, step {step}"
+    place, pulse = f"{job.place}, step {step}", job.world.pulse
+    pulse.computes(bounds[1] - bounds[0])
     try:
-        inputs, labels = job.batches.part(step, bounds)
+        with pulse.during(Phase.DATA):
+            inputs, labels = job.batches.part(step, bounds)
     except EmberlineError as error:
         raise EmberlineError(error.fact, place=f"{place}, {error.place}", hint=error.hint) from error
     outputs: Any = None

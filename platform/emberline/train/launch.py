@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from types import FrameType
@@ -157,7 +157,10 @@ def _run_agent(
     from torch.distributed.elastic.multiprocessing import SignalException
 
     from emberline.train.agent import WarmAgent
+    from emberline.train.hang import Hang, watch_of
     from emberline.train.membership import make_rendezvous
+    from emberline.train.pulse import Board
+    from emberline.train.stack import stack_of
     from emberline.train.worker import Order, work
 
     nodes, workers = counts(options, recipe)
@@ -165,7 +168,8 @@ def _run_agent(
     local_addr = _LOCAL_HOST if nodes == (1, 1) else None
     handler = make_rendezvous(options.rdzv_backend, endpoint, run_id, nodes, local_addr=local_addr, conf=conf)
     launch_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}" if nodes == (1, 1) else run_id
-    order = Order(options.recipe, options.settings, options.runs, launch_id, failures)
+    board = Board(workers)
+    order = Order(options.recipe, options.settings, options.runs, launch_id, failures, board.path)
     log_path = options.runs / recipe.run / LOG
 
     def tell(event: str, **facts: object) -> None:
@@ -178,11 +182,15 @@ def _run_agent(
     def on_lost(nodes: list[str]) -> None:
         tell("lost_members", agent=os.getpid(), nodes=nodes)
 
+    def on_hang(rank: int, hang: Hang) -> None:
+        tell("hang", rank=rank, host=socket.gethostname(), **asdict(hang), stack=stack_of(hang.pid))
+
     spec = WorkerSpec(
         "train", workers, handler, entrypoint=work, args=(order,), local_addr=local_addr,
         max_restarts=_max_restarts(options, recipe), monitor_interval=_MONITOR_S,
     )  # fmt: skip
-    agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost)
+    watch = watch_of(recipe.train.hang_after_s, board)
+    agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost, on_hang=on_hang, watch=watch)
     close = True
     try:
         with Follow(log_path):

@@ -11,8 +11,10 @@ from emberline.train.evaluate import Judge, evaluate
 from emberline.train.gradients import Combined, Gradients, Job
 from emberline.train.keeping import Keeping
 from emberline.train.preemption import Preemption
+from emberline.train.pulse import Phase
 from emberline.train.schedule import learning_rate, set_learning_rate
 from emberline.train.state import Learner
+from emberline.train.straggler import Stragglers
 from emberline.train.update import NotFinite, Update
 
 
@@ -29,6 +31,7 @@ class Training:
     validation: Rows
     judge: Judge
     log: RunLog
+    stragglers: Stragglers
 
 
 def train(training: Training, first_step: int) -> int:
@@ -37,17 +40,20 @@ def train(training: Training, first_step: int) -> int:
     Raises:
         EmberlineError: a loss or gradient is not finite, or the user's code failed; the last saved state is untouched.
     """
-    plan = training.job.batches.plan
+    plan, pulse = training.job.batches.plan, training.job.world.pulse
     update = Update(training.job, training.learner, training.settings.clip_norm)
     for step in range(first_step, plan.total_steps):
         if plan.starts_epoch(step) and ends_here(training, step):
             return step
+        pulse.begin_step(step)
         set_learning_rate(training.learner.optimizer, rate(training.settings, step, plan.total_steps))
         combined = training.gradients(step)
         check(training, update, step, combined)
-        with training.preemption.moving():
+        with training.preemption.moving(), pulse.during(Phase.UPDATE):
             update.apply()
             keep(training, step, combined.loss)
+        pulse.end_step()
+        training.stragglers.after_step(step + 1)
     ends_here(training, plan.total_steps)
     return plan.total_steps
 

@@ -97,6 +97,8 @@ def sentence(event: dict[str, Any]) -> str | None:
             )
         case "worker_exit":
             text = f"worker of rank {event['rank']} (pid {event['pid']}) ended: {event['reason']}"
+        case "hang" | "straggler" | "straggler_over":
+            text = _standstill(event)
         case "sample":
             text = f"trains on a sample: the same {event['rows']} rows each time, {event['fraction']:g} of all"
         case "preempted":
@@ -111,6 +113,18 @@ def sentence(event: dict[str, Any]) -> str | None:
                 f"one every {event['every']} steps, which a killed worker costs at most"
             )
     return text
+
+
+def _standstill(event: dict[str, Any]) -> str:
+    rank = f"rank {event['rank']}"
+    if event["event"] == "straggler":
+        ratio, ms = event["ratio"], event["ms_per_row"]
+        return f"{rank} is slow: {ratio:.1f} times the others' median for a row ({ms:g} ms), and all wait for it"
+    if event["event"] == "straggler_over":
+        return f"{rank} is no longer slow: {event['ratio']:.1f} times the others' median"
+    where = f"{event['phase']} of step {event['step']}, {event['seconds']:.1f} s without progress"
+    at = f"; it was at {event['stack'][0]}" if event["stack"] else ""
+    return f"{rank} (pid {event['pid']}) hangs in {where}: {event['why']}{at}; it is replaced"
 
 
 class Follow:

@@ -20,6 +20,9 @@ _OWN = {
     "snapshots",
     "overflow",
     "early_stop",
+    "hang",
+    "straggler",
+    "straggler_over",
 }
 _LAST = {"preempted", "done"}
 
@@ -36,6 +39,8 @@ class Summary:
         goodput: the part of the time that was not lost.
         preemptions: notices at which the state was saved.
         seconds_to_save: the longest of them, from the notice to the saved state; 0 without any.
+        hangs: workers that were replaced since they made no progress.
+        slow_ranks: the highest ratio to the others' median that was told of each rank, such as `{"1": 2.3}`.
     """
 
     steps: int
@@ -48,6 +53,8 @@ class Summary:
     checkpoints: int
     preemptions: int
     seconds_to_save: float
+    hangs: int
+    slow_ranks: dict[str, float]
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +66,10 @@ def summarise(events: Sequence[Event]) -> Summary:
     seconds = sum(_durations(events))
     lost = sum(float(event["seconds_lost"]) for event in restarts)
     saves = [float(event["seconds_to_save"]) for event in events if event["event"] == "preempted"]
+    slow: dict[int, list[float]] = {}
+    for event in events:
+        if event["event"] == "straggler":
+            slow.setdefault(event["rank"], []).append(event["ratio"])
     return Summary(
         steps=max((event["step"] for event in events if event["event"] == "step"), default=0),
         restarts=len(restarts),
@@ -70,6 +81,8 @@ def summarise(events: Sequence[Event]) -> Summary:
         checkpoints=sum(event["event"] == "checkpoint" for event in events),
         preemptions=len(saves),
         seconds_to_save=max(saves, default=0.0),
+        hangs=sum(event["event"] == "hang" for event in events),
+        slow_ranks={str(rank): max(ratios) for rank, ratios in sorted(slow.items())},
     )
 
 

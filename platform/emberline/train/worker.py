@@ -49,11 +49,13 @@ from emberline.train.loop import Training, train
 from emberline.train.making import make_gradients, make_job, make_learner
 from emberline.train.occupancy import occupy
 from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
+from emberline.train.pulse import Phase, Pulse
 from emberline.train.resume import Resumed, resume
 from emberline.train.show import TrainingLog
+from emberline.train.straggler import Stragglers
 from emberline.train.summary import Event, restart_facts
 from emberline.train.teaching import teacher_digest
-from emberline.train.world import PeerLost, World, join_world, leave_world
+from emberline.train.world import TIMEOUT, PeerLost, World, join_world, leave_world
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +71,7 @@ class Order:
     Attributes:
         launch: names one start of the launcher, to tell a restart from a later start; torchrun's agent is told by pid.
         failures: folder for a clear account of a failure, for our launcher to show; others read standard error.
+        board: where our agent reads what its workers are at; other agents do not.
     """
 
     recipe: Path
@@ -76,6 +79,7 @@ class Order:
     runs: Path = Path("runs")
     launch: str = ""
     failures: Path | None = None
+    board: Path | None = None
 
 
 def main() -> None:
@@ -155,6 +159,7 @@ def _die_after(sentinel: int) -> None:
 
 
 def _train(order: Order, preemption: Preemption) -> None:
+    pulse = Pulse(order.board, int(os.environ.get("LOCAL_RANK", "0")))
     recipe, search = load_recipe(order.recipe, order.settings), order.recipe.parent
     make_deterministic(recipe.train.threads)
     splits = load(recipe.data, search)
@@ -163,7 +168,7 @@ def _train(order: Order, preemption: Preemption) -> None:
         check_rows(splits, recipe)
     torch.manual_seed(recipe.seed)
     model = create(recipe.model, search)
-    world = join_world()
+    world = join_world(pulse)
     path = order.runs / recipe.run
     if order.failures is None and world.rank == 0:  # under torchrun; our own launcher holds the run itself
         _held.enter_context(occupy(path, os.environ.get("TORCHELASTIC_RUN_ID", "")))
@@ -178,13 +183,9 @@ def _train(order: Order, preemption: Preemption) -> None:
         path, digest=run.digest, keep=recipe.train.keep_checkpoints, location=recipe.train.checkpoints_of(recipe.run)
     )
     generation = _one_for_all(world, checkpoints.claim_generation() if world.rank == 0 else None)
+    pulse.joined(generation)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
-    if run.anew:
-        snapshot.remove_snapshots(run.replaced, path)
-        log.event("anew", changes=run.anew)
-        log.say(f"{path} held nothing to go on from; starts anew with another recipe ({run.anew})")
-    if recipe.data.sample is not None:
-        log.event("sample", fraction=recipe.data.sample, rows=len(splits.train))
+    _tell_start(order, recipe, run, log, rows=len(splits.train))
     settle = partial(_settled, order, recipe, splits, run, generation=generation, log=log)
     settings = _one_for_all(world, settle() if world.rank == 0 else None)
     exact = recipe.model_copy(update={"train": settings})
@@ -201,7 +202,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     )  # fmt: skip
     training = Training(
         job, settings, learner, make_gradients(exact, job), keeping, preemption,
-        splits.validation, judge_of(recipe), log,
+        splits.validation, judge_of(recipe), log, Stragglers(world, log),
     )  # fmt: skip
     preemption.saves(partial(_hand_over, order, training))
     try:
@@ -209,15 +210,17 @@ def _train(order: Order, preemption: Preemption) -> None:
     except PeerLost:
         keeping.remember()
         raise
-    with preemption.moving():
+    with preemption.moving(), pulse.during(Phase.SAVING):
         keeping.checkpoint(steps, why="end")
-    finish(run, recipe, training, generation, steps)
+    with pulse.during(Phase.SAVING):
+        finish(run, recipe, training, generation, steps)
     if world.rank == 0:
         sweep_semaphores()  # here, where nobody waits for it
 
 
 def _hand_over(order: Order, training: Training, asked_at: float) -> int:
     """Saves the state at a notice, in a thread of its own; returns the exit code."""
+    training.job.world.pulse.stay(Phase.SAVING)
     try:
         training.keeping.hand_over()
     except EmberlineError as error:
@@ -242,6 +245,19 @@ def _settled(order: Order, recipe: Recipe, splits: Splits, run: RunFolder, *, ge
     write_choice(run.path, choice, generation)
     log.say(text)
     return settled(recipe.train, choice)
+
+
+def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, rows: int) -> None:
+    """Logs what is particular about this start."""
+    if run.anew:
+        snapshot.remove_snapshots(run.replaced, run.path)
+        log.event("anew", changes=run.anew)
+        log.say(f"{run.path} held nothing to go on from; starts anew with another recipe ({run.anew})")
+    if order.failures is None:
+        minutes = TIMEOUT.total_seconds() / 60
+        log.say(f"this launcher does not watch for workers that hang: one holds the others up for {minutes:g} minutes")
+    if recipe.data.sample is not None:
+        log.event("sample", fraction=recipe.data.sample, rows=rows)
 
 
 def _tell_world(

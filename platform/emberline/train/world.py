@@ -6,16 +6,18 @@ order of additions follows the ring.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from emberline.train.pulse import Phase, Pulse
+
 T = TypeVar("T")
 _CPU = torch.device("cpu")
-_TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)  # of a collective
 _LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
@@ -25,12 +27,17 @@ class PeerLost(Exception):
 
 @dataclass(frozen=True)
 class World:
-    """Who this worker is. `World()` is a single one that talks to nobody."""
+    """Who this worker is. `World()` is a single one that talks to nobody.
+
+    Attributes:
+        pulse: where it tells what it is at.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     device: torch.device = _CPU
+    pulse: Pulse = field(default_factory=Pulse, compare=False, repr=False)
 
     def exchange(self, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """Gives every rank its slice of all ranks' rows.
@@ -48,7 +55,7 @@ class World:
         outgoing = rows.view(len(rows), self.size, width).transpose(0, 1).contiguous().view(-1)
         incoming = rows.new_empty(sum(counts) * width)
         out_splits, in_splits = [len(rows) * width] * self.size, [count * width for count in counts]
-        _guard(lambda: dist.all_to_all_single(incoming, outgoing, in_splits, out_splits))
+        self._guard(lambda: dist.all_to_all_single(incoming, outgoing, in_splits, out_splits))
         return incoming.view(sum(counts), width)
 
     def collect(self, part: torch.Tensor) -> torch.Tensor:
@@ -56,13 +63,13 @@ class World:
         if self.size == 1:
             return part
         whole = part.new_empty(self.size * len(part))
-        _guard(lambda: dist.all_gather_single(whole, part))
+        self._guard(lambda: dist.all_gather_single(whole, part))
         return whole
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sums over ranks, in place. Whole numbers add up the same in any order; others depend on the world."""
         if self.size > 1:
-            _guard(lambda: dist.all_reduce(values))
+            self._guard(lambda: dist.all_reduce(values))
         return values
 
     def gather(self, value: T) -> list[T]:
@@ -70,22 +77,29 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        _guard(lambda: dist.all_gather_object(values, value))
+        self._guard(lambda: dist.all_gather_object(values, value))
         return values
 
     def broadcast_tensors(self, tensors: dict[str, torch.Tensor], source: int) -> None:
         """Copies the source's tensors into those of all others, in place; names and shapes are equal everywhere."""
         if self.size > 1:
             for name in sorted(tensors):
-                _guard(lambda name=name: dist.broadcast(tensors[name], src=source))  # type: ignore[misc]  # bound now
+                self._guard(lambda name=name: dist.broadcast(tensors[name], src=source))  # type: ignore[misc]  # bound now
 
     def barrier(self) -> None:
         if self.size > 1:
-            _guard(dist.barrier)
+            self._guard(dist.barrier)
+
+    def _guard(self, call: Callable[[], object]) -> None:
+        with self.pulse.during(Phase.EXCHANGE):
+            _require_peers(call)
 
 
-def join_world() -> World:
+def join_world(pulse: Pulse | None = None) -> World:
     """Joins the process group that torchrun's environment describes.
+
+    Args:
+        pulse: of this worker, which is starting until it has joined.
 
     Raises:
         PeerLost: some worker went away before all had met.
@@ -98,8 +112,8 @@ def join_world() -> World:
         torch.cuda.set_device(device)
     if size > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        _guard(lambda: dist.init_process_group(backend, rank=rank, world_size=size, timeout=_TIMEOUT))
-    return World(rank, size, local_rank, device)
+        _require_peers(lambda: dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT))
+    return World(rank, size, local_rank, device, pulse or Pulse())
 
 
 def leave_world() -> None:
@@ -114,7 +128,7 @@ def require_peers(error: Exception) -> None:
         raise PeerLost(str(error).splitlines()[0]) from error
 
 
-def _guard(call: Callable[[], object]) -> None:
+def _require_peers(call: Callable[[], object]) -> None:
     try:
         call()
     except RuntimeError as error:  # gloo and NCCL have no common type for a connection that broke
