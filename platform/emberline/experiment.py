@@ -57,9 +57,45 @@ MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Unit(Frozen):
-    """What is assigned to a variant: whoever sends this header."""
+    """What is assigned to a variant: whoever sends this header, this cookie, or a token with this claim.
+
+    Attributes:
+        cookie: in place of a header; a request without it gets one.
+        jwt_claim: in place of a header; the router checks tokens (`--jwks`).
+    """
 
     header: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "x-unit-id"
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=40)] | None = None
+    jwt_claim: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        header = self.header != Unit.model_fields["header"].default  # a cluster fills defaults in
+        if sum([header, self.cookie is not None, self.jwt_claim is not None]) > 1:
+            raise ValueError("a unit has one of `header`, `cookie` and `jwt_claim`")
+        return self
+
+
+class Layer(Frozen):
+    """A slice of a model's units; experiments of one layer with slices of their own never share a unit.
+
+    Attributes:
+        name: salt of the draw that makes the slices; the same for all experiments of the layer.
+        buckets: from this one on, until before that one, of 10,000.
+    """
+
+    name: Name
+    buckets: Annotated[tuple[int, ...], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _slice(self) -> Self:
+        first, end = self.buckets
+        if not 0 <= first < end <= TOTAL_WEIGHT:
+            raise ValueError(f"`buckets` are two of 0 to {TOTAL_WEIGHT}, the lower one first")
+        return self
+
+    def overlaps(self, other: "Layer") -> bool:
+        return self.buckets[0] < other.buckets[1] and other.buckets[0] < self.buckets[1]
 
 
 class Variant(Frozen):
@@ -183,9 +219,15 @@ class Until(Frozen):
 
 
 class RampStep(Frozen):
-    """Either a shadow (share of live requests mirrored) or a weight out of 10,000 for the treatment."""
+    """Either a shadow (share of live requests mirrored) or a weight out of 10,000 for the treatment.
+
+    Attributes:
+        noise: of a shadow, the share of live requests that the control is asked again, to know how often it disagrees
+            with itself.
+    """
 
     shadow: Annotated[float, Field(gt=0, le=1)] | None = None
+    noise: Annotated[float, Field(gt=0, le=1)] | None = None
     weight: Annotated[int, Field(ge=1, le=TOTAL_WEIGHT)] | None = None
     until: Until = Until()
 
@@ -193,6 +235,8 @@ class RampStep(Frozen):
     def _one_of(self) -> Self:
         if (self.shadow is None) == (self.weight is None):
             raise ValueError("a step has either `shadow` or `weight`")
+        if self.noise is not None and self.shadow is None:
+            raise ValueError("`noise` belongs to a shadow")
         pairs = {"disagreement_below", "accuracy_above"} & self.until.model_dump(exclude_none=True).keys()
         if self.weight is not None and pairs:
             raise ValueError(f"`{pairs.pop()}` belongs to a shadow: a step with a weight has no pairs of answers")
@@ -204,6 +248,8 @@ class Spec(Frozen):
     unit: Unit = Unit()
     salt: str | None = None
     """Salt of the assignment; the experiment's name when absent."""
+    layer: Layer | None = None
+    """The slice of the model's units that take part; all of them when absent. The others get the default version."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=2, max_length=2)]
     primary: Primary
     guardrails: tuple[Guardrail, ...] = ()
@@ -231,6 +277,8 @@ class Spec(Frozen):
             raise ValueError(f"a step with weight {TOTAL_WEIGHT} has no control to compare with; shipping does that")
         if self.ramp[-1].weight is None:
             raise ValueError("the last step of a ramp has a weight: it asks the primary metric")
+        if self.layer is not None and self.unit.cookie is not None:
+            raise ValueError("a `layer` needs units by header or claim: a cookie that is minted has no slice yet")
         return self
 
     @model_validator(mode="after")
@@ -279,6 +327,7 @@ class Status(Frozen):
         step: index into the ramp.
         weights: out of 10,000, by variant name, in the order of the variants.
         shadow: share of live requests mirrored to the treatment.
+        noise: share of live requests that the control is asked again.
         since: Unix time at which this step began, seconds; observations of a step begin here. 0 while routers have
             not confirmed the step's configuration yet. Of an ended one, when it ended: the last decides for its model.
         began: Unix time at which the first step began; covariates and segments are older than it.
@@ -291,6 +340,7 @@ class Status(Frozen):
     step: int = 0
     weights: dict[str, int] = {}
     shadow: float = 0.0
+    noise: float = 0.0
     since: float = 0.0
     began: float = 0.0
     revision: int = 0
@@ -323,6 +373,15 @@ class Experiment(Frozen):
         """Nothing moves any more."""
         return self.status.phase in TERMINAL
 
+    def shares_units_with(self, other: "Experiment") -> bool:
+        """Whether a request may belong to either: of one model, and not kept apart by one layer's slices."""
+        if self.spec.model != other.spec.model:
+            return False
+        mine, theirs = self.spec.layer, other.spec.layer
+        if mine is None or theirs is None or mine.name != theirs.name or self.spec.unit != other.spec.unit:
+            return True
+        return mine.overlaps(theirs)
+
     @property
     def window(self) -> Window | None:
         """The rows to look at: of the current ramp step, or of the one that was judged; None before there are any."""
@@ -338,6 +397,21 @@ class Experiment(Frozen):
         if not self.status.weights:
             return tuple(TOTAL_WEIGHT if variant.control else 0 for variant in self.spec.variants)
         return tuple(self.status.weights.get(variant.name, 0) for variant in self.spec.variants)
+
+
+class Deployed(Frozen):
+    """The version that answers where no experiment decides, as rollout has put it in force without one.
+
+    Attributes:
+        previous: what answered before; it is drained and let go.
+        since: Unix time; experiments that ended earlier decide no more.
+    """
+
+    model: Name
+    version: Version
+    previous: str = ""
+    since: float
+    reason: str
 
 
 class _Document(Frozen):
@@ -390,6 +464,23 @@ def status_path(folder: Path, name: str) -> Path:
 def write_status(folder: Path, name: str, status: Status) -> None:
     """Atomically replaces the status file; for rollout alone."""
     storage.write_bytes(status_path(folder, name), orjson.dumps(status.model_dump(), option=orjson.OPT_INDENT_2))
+
+
+def deployed_path(folder: Path, model: str) -> Path:
+    return folder / f"{model}.deployed.json"
+
+
+def load_deployed(path: Path) -> Deployed:
+    """Reads a `<model>.deployed.json`.
+
+    Raises:
+        InvalidSetting: it is none.
+    """
+    try:
+        raw = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InvalidSetting(path, "the file", "no JSON", "a deployment as rollout writes it") from error
+    return parse_model(Deployed, raw, path)
 
 
 def to_yaml(experiment: Experiment) -> str:

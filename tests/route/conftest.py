@@ -189,7 +189,13 @@ EXPERIMENT = {
 
 
 def write_experiment(
-    folder: Path, weight: int = 0, *, shadow: float = 0.0, revision: int = 0, salt: str | None = None
+    folder: Path,
+    weight: int = 0,
+    *,
+    shadow: float = 0.0,
+    noise: float = 0.0,
+    revision: int = 0,
+    salt: str | None = None,
 ) -> Experiment:
     """Writes (or rewrites) the experiment and its status; weight is the treatment's."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +203,11 @@ def write_experiment(
     if salt is not None or not path.is_file():
         path.write_text(yaml.safe_dump({**EXPERIMENT, "spec": {**EXPERIMENT["spec"], "salt": salt}}))
     status = Status(
-        phase="Ramping", weights={"int8": weight, "fp32": 10_000 - weight}, shadow=shadow, revision=revision
+        phase="Ramping",
+        weights={"int8": weight, "fp32": 10_000 - weight},
+        shadow=shadow,
+        noise=noise,
+        revision=revision,
     )
     write_status(folder, "digits-int8", status)
     return load_experiment(path)
@@ -262,11 +272,19 @@ class RunningRouter:
     def rows(self, kind: str = "exposures", columns: str = "*") -> list[tuple]:
         if not list((self.folder / "data" / kind).glob("*/*.parquet")):
             return []
-        return duckdb.sql(f"select {columns} from '{self.folder}/data/{kind}/*/*.parquet'").fetchall()
+        with duckdb.connect(":memory:", config={"enable_external_file_cache": False}) as connection:
+            return connection.sql(f"select {columns} from '{self.folder}/data/{kind}/*/*.parquet'").fetchall()
 
     def await_rows(self, number: int, kind: str = "exposures", columns: str = "request_id") -> list[tuple]:
         """Waits for that many rows; the assertion about them is the test's."""
-        process.wait_until(lambda: len(self.rows(kind, columns)) >= number, 15, f"{number} rows of {kind}")
+
+        def there() -> bool:
+            try:
+                return len(self.rows(kind, columns)) >= number
+            except duckdb.Error:  # a file was replaced between its footer and its rows
+                return False
+
+        process.wait_until(there, 15, f"{number} rows of {kind}")
         return self.rows(kind, columns)
 
     def stop(self) -> int:

@@ -107,7 +107,7 @@ def _static(bootstrap: dict, folder) -> dict:
     static = orjson.loads(orjson.dumps(bootstrap))
     del static["dynamic_resources"]
     static["static_resources"]["clusters"] += resources(CDS)
-    for listener, name in zip(static["static_resources"]["listeners"], (RDS, MIRRORED_RDS), strict=True):
+    for listener, name in zip(static["static_resources"]["listeners"], (RDS, MIRRORED_RDS, MIRRORED_RDS), strict=True):
         connections = listener["filter_chains"][0]["filters"][0]["typed_config"]
         del connections["rds"]
         connections["route_config"] = resources(name)[0]

@@ -27,10 +27,23 @@ def route(
     max_body_bytes: int = 8 << 20,
     max_requests: int = 1024,
     requests_per_s: int | None = None,
+    unit_requests_per_s: int | None = None,
+    unit_header: Several = ("x-unit-id",),
+    holdout: float = 0.0,
+    processes: int = 1,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    api_keys: Path | None = None,
+    jwks: Path | None = None,
+    jwt_issuer: str | None = None,
+    jwt_audience: str | None = None,
+    jwt_claim: Several = ("sub",),
     generation_s: float = 60.0,
     keep: str | None = None,
 ) -> None:
     """Route requests to versions as the experiments say, and keep their exposures and outcomes.
+
+    SIGTERM drains and ends; SIGHUP restarts Envoy without refusing a connection.
 
     Args:
         experiments: Folder of experiments; it is followed while the router runs.
@@ -46,13 +59,36 @@ def route(
         max_body_bytes: Larger requests get 413.
         max_requests: Requests in flight per variant; more get 503.
         requests_per_s: Requests per second of all clients; more get 429. No limit when absent.
+        unit_requests_per_s: Requests per second of one unit; more get 429. No limit when absent.
+        unit_header: Headers that experiments may take units from.
+        holdout: Share of units that no experiment gets, of any model.
+        processes: Envoys that share the port; a dead one then costs its requests in flight alone.
+        tls_cert: Certificate (chain) to serve by TLS with, PEM; a replaced file is taken at once.
+        tls_key: Its key.
+        api_keys: YAML file of `client: key`; each request must bring one as x-api-key. SIGHUP has it read again.
+        jwks: File of the keys that sign JSON Web Tokens; each request must bring a token.
+        jwt_issuer: Who must have issued them.
+        jwt_audience: Whom they must be meant for; anybody when absent.
+        jwt_claim: Claims that experiments may take for a unit.
         generation_s: Seconds after which the raw log is closed, shipped and deleted.
         keep: How long exposures and outcomes are kept, such as 90d; for ever when absent.
     """
     from emberline import process
     from emberline.experiment import parse_duration
+    from emberline.route.edge import read_api_keys, read_tls, read_tokens
     from emberline.route.folders import Folders, sole_owner
-    from emberline.route.settings import Address, Limits, Settings, parse_address, parse_defaults, parse_upstreams
+    from emberline.route.settings import (
+        Address,
+        Edge,
+        Limits,
+        Settings,
+        parse_address,
+        parse_defaults,
+        parse_headers,
+        parse_processes,
+        parse_share,
+        parse_upstreams,
+    )
     from emberline.route.supervisor import Router
 
     settings = Settings(
@@ -61,11 +97,23 @@ def route(
         Address(host, port or process.free_port()),
         parse_address(dashboard, "--dashboard") if dashboard else None,
         Limits(
-            timeout_s=timeout_s, max_body_bytes=max_body_bytes, max_requests=max_requests, requests_per_s=requests_per_s
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            max_requests=max_requests,
+            requests_per_s=requests_per_s,
+            unit_requests_per_s=unit_requests_per_s,
         ),
+        Edge(
+            read_tls(tls_cert, tls_key),
+            read_tokens(jwks, jwt_issuer, jwt_audience, jwt_claim),
+            read_api_keys(api_keys) if api_keys else None,
+        ),
+        unit_headers=parse_headers(unit_header),
+        holdout=parse_share(holdout, "--holdout"),
+        processes=parse_processes(processes),
     )
     keep_s = parse_duration(keep, "--keep") if keep else None
-    folders = Folders(experiments, data, state, generation_s, keep_s=keep_s)
+    folders = Folders(experiments, data, state, generation_s, keep_s=keep_s, api_keys=api_keys)
     log = RunLog(state / "route.jsonl")
     with sole_owner(folders):
         router = Router(settings, folders, admin_port, log)
@@ -75,9 +123,10 @@ def route(
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, lambda *_: router.restart())
         try:
             router.start()
-            log.say(f"routing at http://{settings.listen}")
+            log.say(f"routing at {'https' if settings.edge.tls else 'http'}://{settings.listen}")
             router.run()
         finally:
             router.stop()

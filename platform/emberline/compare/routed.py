@@ -41,7 +41,7 @@ class Routed(Frozen):
 
     @classmethod
     def begin(cls, config_version: str, counters: Mapping[str, int], now: float) -> Self:
-        zero = Count(at=now, requests=dict.fromkeys(counters, 0))
+        zero = Count(at=now, requests=dict.fromkeys(map(_variant, counters), 0))
         return cls(config_version=config_version, last=dict(counters), counts=(zero,))
 
     def read(self, counters: Mapping[str, int], now: float) -> Self:
@@ -52,7 +52,8 @@ class Routed(Frozen):
         requests = dict(newest.requests)
         for name, counter in counters.items():
             before = self.last.get(name, 0)
-            requests[name] = requests.get(name, 0) + (counter - before if counter >= before else counter)
+            more = counter - before if counter >= before else counter
+            requests[_variant(name)] = requests.get(_variant(name), 0) + more
         settled = [count for count in self.counts if now - count.at >= SETTLED_S]
         kept = (*settled[-1:], *(count for count in self.counts if now - count.at < SETTLED_S))
         counts = (*kept, Count(at=now, requests=requests))
@@ -62,6 +63,11 @@ class Routed(Frozen):
         """The newest count whose exposures must be there by now."""
         found = [count for count in self.counts if now - count.at >= SETTLED_S]
         return found[-1].requests if found else None
+
+
+def _variant(counter: str) -> str:
+    """Of `variant` or `variant#1`, the counter of a router's second process."""
+    return counter.partition("#")[0]
 
 
 def routed_path(folder: Path, name: str) -> Path:

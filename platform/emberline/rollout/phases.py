@@ -99,6 +99,7 @@ def enter(experiment: Experiment, step: int, reason: str) -> Status:
         step=step,
         weights=_weights(experiment, treated),
         shadow=ramp.shadow or 0.0,
+        noise=ramp.noise or 0.0,
         began=experiment.status.began,
         revision=experiment.status.revision + 1,
         reason=reason,

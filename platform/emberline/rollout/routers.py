@@ -4,8 +4,9 @@ Three witnesses, the best one that is there: Envoy's own dump of its routes; the
 that costs no model anything; else the first exposure under the new configuration, which proves it too, but later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import httpx
@@ -20,7 +21,7 @@ def has_taken(experiment: Experiment, *, admin: str | None, route: str | None, d
     """Whether the experiment's current configuration is in force.
 
     Args:
-        admin: address of Envoy's admin interface.
+        admin: address of Envoy's admin interface; of a router with several processes, all of them.
         route: address that clients use.
         decided_at: Unix time before which no exposure can be of this configuration.
 
@@ -28,34 +29,73 @@ def has_taken(experiment: Experiment, *, admin: str | None, route: str | None, d
         EmberlineError: a router was given and does not answer.
     """
     if admin is not None:
-        dump = _get(f"{admin.rstrip('/')}/config_dump?resource=dynamic_route_configs", "Envoy's admin interface")
-        return f'"{experiment.config_version}"' in dump.text
+        return all(experiment.config_version in versions for versions in _told(admin))
     if route is not None:
         answer = _get(f"{route.rstrip('/')}/predictions/{experiment.spec.model}", "the router")
-        if (version := answer.headers.get("x-config-version")) is not None:
-            return bool(version == experiment.config_version)
+        if (versions := answer.headers.get("x-config-version")) is not None:
+            return experiment.config_version in versions.split(", ")
     return _was_exposed(experiment, data, decided_at)
 
 
+def answers_by_default(model: str, version: str, *, admin: str) -> bool:
+    """Whether all processes of the router send units that no experiment has to this version."""
+    return all(f"default-{model}@{version}" in versions for versions in _told(admin))
+
+
+def _told(admin: str) -> list[set[str]]:
+    """Of each process of the router, the configuration versions that its routes tell clients."""
+    told = []
+    for address in processes(admin):
+        dump = _get(f"{address}/config_dump?resource=dynamic_route_configs", "Envoy's admin interface").json()
+        told.append({version for value in _values(dump, "x-config-version") for version in value.split(", ")})
+    return told
+
+
+def _values(node: Any, header: str) -> Iterator[str]:
+    """What a header is set to, anywhere in a dump."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _values(child, header)
+    elif isinstance(node, dict):
+        if node.get("key") == header and isinstance(node.get("value"), str):
+            yield node["value"]
+        for child in node.values():
+            yield from _values(child, header)
+
+
+def processes(admin: str) -> list[str]:
+    """Admin addresses of a router, one a process: as `state/route.json` has them, with commas between."""
+    return [address.strip().rstrip("/") for address in admin.split(",")]
+
+
 def num_active(admin: str, cluster: str) -> int:
-    """Requests that Envoy has in flight to one cluster."""
+    """Requests that the router has in flight to one cluster."""
     name = f"cluster.{cluster}.upstream_rq_active"
-    stats = _get(f"{admin.rstrip('/')}/stats?format=json", "Envoy's admin interface").json()["stats"]
-    return sum(int(entry["value"]) for entry in stats if entry.get("name") == name)
+    return sum(_stats(address, "upstream_rq_active$").get(name, 0) for address in processes(admin))
 
 
 def num_routed(admin: str, clusters: Mapping[str, str]) -> dict[str, int]:
-    """Requests that Envoy has sent to each variant since it started, each once however often it was retried.
+    """Requests that each process of the router has sent to each variant since it started, retries not counted.
 
     Args:
         clusters: their names by variant.
+
+    Returns:
+        By variant for the first process, by `variant#1` for the second and so on: each begins at 0 when restarted.
     """
-    stats = _get(f"{admin.rstrip('/')}/stats?format=json&filter=upstream_rq_(total|retry)$", "Envoy's admin interface")
-    values = {entry["name"]: int(entry["value"]) for entry in stats.json()["stats"] if "value" in entry}
-    return {
-        variant: values.get(f"cluster.{name}.upstream_rq_total", 0) - values.get(f"cluster.{name}.upstream_rq_retry", 0)
-        for variant, name in clusters.items()
-    }
+    found = {}
+    for number, address in enumerate(processes(admin)):
+        values = _stats(address, "upstream_rq_(total|retry)$")
+        for variant, name in clusters.items():
+            sent = values.get(f"cluster.{name}.upstream_rq_total", 0)
+            again = values.get(f"cluster.{name}.upstream_rq_retry", 0)
+            found[f"{variant}#{number}" if number else variant] = sent - again
+    return found
+
+
+def _stats(address: str, pattern: str) -> dict[str, int]:
+    answer = _get(f"{address}/stats?format=json&filter={pattern}", "Envoy's admin interface")
+    return {entry["name"]: int(entry["value"]) for entry in answer.json()["stats"] if "value" in entry}
 
 
 def _was_exposed(experiment: Experiment, data: Path, decided_at: float) -> bool:

@@ -1,22 +1,17 @@
-"""Envoy's bootstrap: the listener that clients reach, the one inside for shadows, and what they log.
+"""Envoy's bootstrap: the listener that clients reach, those inside for shadows, and what they log.
 
 It stays the same while a router runs; routes and clusters come from files that are replaced under it.
 """
 
 from pathlib import Path
 
-from emberline.route.clusters import (
-    DASHBOARD,
-    OUTCOMES,
-    SHADOW_LISTENER,
-    TYPE,
-    Json,
-    inside_cluster,
-    shadow_cluster,
-)
+from emberline.route.clusters import DASHBOARD, NOISE, OUTCOMES, SHADOW, TYPE, Json, copies_cluster, inside_cluster
+from emberline.route.edge import auth_filters, tls_socket
+from emberline.route.rates import rate_limit, unit_rate_filter
 from emberline.route.routes import (
     BUSY_FILTER,
     CONFIG_HEADER,
+    COPY_HEADER,
     EXPERIMENT_HEADER,
     INTERNAL_HEADERS,
     MAIN,
@@ -24,7 +19,8 @@ from emberline.route.routes import (
     MODEL_HEADER,
     UNIT_HEADER,
 )
-from emberline.route.settings import Address, Settings
+from emberline.route.settings import CLAIM_HEADER, Address, Settings
+from emberline.route.units import COOKIE_FILTER, COOKIE_TYPE
 
 # `serve` puts it on what a handler itself answered with a status of its own
 ANSWERED_HEADER = "x-answered-by"
@@ -58,7 +54,7 @@ def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address
         admin: Envoy's own address, loopback only.
         inside: the router's own HTTP endpoint (outcomes, readiness).
     """
-    clusters = [inside_cluster(OUTCOMES, inside), shadow_cluster(settings.limits)]
+    clusters = [inside_cluster(OUTCOMES, inside), *(copies_cluster(name, settings.limits) for name in (SHADOW, NOISE))]
     if settings.dashboard is not None:
         clusters.append(inside_cluster(DASHBOARD, settings.dashboard))
     return {
@@ -66,7 +62,10 @@ def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address
         "admin": {"address": _socket(admin)},
         "dynamic_resources": {"cds_config": _watched(folder, CDS)},
         "static_resources": {
-            "listeners": [_main_listener(settings, folder, log), _shadow_listener(settings, folder, log)],
+            "listeners": [
+                _main_listener(settings, folder, log),
+                *(_copies_listener(name, settings, folder, log) for name in (SHADOW, NOISE)),
+            ],
             "clusters": clusters,
         },
         "layered_runtime": {
@@ -84,9 +83,14 @@ def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address
 
 def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
     limits = settings.limits
-    filters = [_busy_replies(), _buffer(limits.max_body_bytes), _answer_to_metadata(), _router()]
+    filters = [_busy_replies(), *auth_filters(settings.edge)]
     if limits.requests_per_s is not None:
-        filters.insert(1, _rate_limit(limits.requests_per_s))
+        filters.append(rate_limit(max(1, limits.requests_per_s // settings.processes)))
+    if limits.unit_requests_per_s is not None:
+        filters.append(unit_rate_filter())
+    # routes with units by cookie bring its rules
+    cookies = {"name": COOKIE_FILTER, "typed_config": {"@type": COOKIE_TYPE}}
+    filters += [cookies, _buffer(limits.max_body_bytes), _answer_to_metadata(), _router()]
     connections: Json = {
         **_http("main", MAIN, _watched(folder, RDS), log, shadow=False),
         "use_remote_address": True,
@@ -99,7 +103,11 @@ def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
         "stream_idle_timeout": f"{limits.slow_client_s + limits.timeout_s:g}s",
         "http_filters": filters,
         "local_reply_config": _error_replies(),
-        "early_header_mutation_extensions": [_remove(INTERNAL_HEADERS)],
+        "early_header_mutation_extensions": [
+            _mutate(
+                [{"remove": name} for name in _nobody_sets(settings)] + [_first(name) for name in settings.unit_headers]
+            )
+        ],
         "normalize_path": True,
         "merge_slashes": True,
         # before dots are resolved and routes are matched, so it leads nowhere that a plain slash would not
@@ -109,19 +117,33 @@ def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
         "name": "main",
         "address": _socket(settings.listen),
         "per_connection_buffer_limit_bytes": limits.max_body_bytes,
-        "filter_chains": [{"filters": [_network_filter(connections)]}],
+        "filter_chains": [{"filters": [_network_filter(connections)], **tls_socket(settings.edge.tls, folder)}],
     }
 
 
-def _shadow_listener(settings: Settings, folder: Path, log: Path) -> Json:
+def _nobody_sets(settings: Settings) -> list[str]:
+    """Headers that are this router's own."""
+    tokens = settings.edge.tokens
+    return [*INTERNAL_HEADERS, *(CLAIM_HEADER + claim for claim in (tokens.claims if tokens else ()))]
+
+
+def _first(name: str) -> Json:
+    """Of a header that was sent twice, the first: Envoy hashes all and logs one, and a unit must be one text."""
+    return {"append": {"header": {"key": name, "value": f"%REQ({name})%"}, "append_action": "OVERWRITE_IF_EXISTS"}}
+
+
+def _copies_listener(name: str, settings: Settings, folder: Path, log: Path) -> Json:
+    """The listener behind one mirror; it says which of them it is, since a mirror changes no header."""
+    marked = {"append": {"header": {"key": COPY_HEADER, "value": name}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
     connections = {
-        **_http("shadow", MIRRORED, _watched(folder, MIRRORED_RDS), log, shadow=True),
+        **_http(name, MIRRORED, _watched(folder, MIRRORED_RDS), log, shadow=True),
+        "early_header_mutation_extensions": [_mutate([marked])],
         "generate_request_id": True,
         "preserve_external_request_id": True,
         "http_filters": [_answer_to_metadata(), _router()],
     }
     return {
-        "name": SHADOW_LISTENER,
+        "name": name,
         "internal_listener": {},
         "per_connection_buffer_limit_bytes": settings.limits.max_body_bytes,
         "filter_chains": [{"filters": [_network_filter(connections)]}],
@@ -191,20 +213,6 @@ def _router() -> Json:
     return {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True},
-    }
-
-
-def _rate_limit(per_s: int) -> Json:
-    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    return {
-        "name": "envoy.filters.http.local_ratelimit",
-        "typed_config": {
-            "@type": f"{TYPE}.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix": "main",
-            "token_bucket": {"max_tokens": per_s, "tokens_per_fill": per_s, "fill_interval": "1s"},
-            "filter_enabled": everything,
-            "filter_enforced": everything,
-        },
     }
 
 
@@ -298,6 +306,8 @@ def _error_replies() -> Json:
             mapper(_flags("UO"), "too many requests are in flight; try again", retry_after=True),
             mapper(_flags("UF", "UH", "UC"), "no server of this version answers; try again", retry_after=True),
             mapper(_flags("UT"), "the model did not answer in time"),
+            mapper(_status(401), "who asks is not known: a key or a token that counts is required"),
+            mapper(_status(403), "the token is meant for somebody else"),
             mapper(_status(413), "the request's body is larger than this router takes"),
             mapper(_status(429), "too many requests; try again", retry_after=True),
             mapper(_status(503), "the model has no free worker; try again", retry_after=True),
@@ -322,12 +332,13 @@ def _status(code: int, comparison: str = "EQ") -> Json:
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
 
 
-def _remove(names: tuple[str, ...]) -> Json:
+def _mutate(mutations: list[Json]) -> Json:
+    """Before routes are matched."""
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": f"{TYPE}.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [{"remove": name} for name in names],
+            "mutations": mutations,
         },
     }
 

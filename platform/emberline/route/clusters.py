@@ -11,8 +11,8 @@ from emberline.route.settings import Address, Limits, Served, Settings
 TYPE = "type.googleapis.com/envoy"
 OUTCOMES = "emberline-inside"
 DASHBOARD = "emberline-dashboard"
-SHADOW = "emberline-shadow"
-SHADOW_LISTENER = "emberline-shadow-listener"
+SHADOW, NOISE = "emberline-shadow", "emberline-noise"
+"""Clusters of the listeners inside Envoy, which are called the same: copies for the treatment, and for the control."""
 
 Json = dict[str, Any]
 
@@ -53,14 +53,14 @@ def inside_cluster(name: str, address: Address) -> Json:
     return {"name": name, "connect_timeout": "1s", **_endpoint(name, address)}
 
 
-def shadow_cluster(limits: Limits) -> Json:
-    """Where mirrored requests go: a listener inside Envoy that picks the other version, since a mirror cannot."""
+def copies_cluster(name: str, limits: Limits) -> Json:
+    """Where mirrored requests go: a listener inside Envoy that picks the version, since a mirror cannot."""
     share = max(1, limits.max_requests // 4)
     return {
-        "name": SHADOW,
+        "name": name,
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": SHADOW,
+            "cluster_name": name,
             "endpoints": [
                 {
                     "lb_endpoints": [
@@ -68,8 +68,8 @@ def shadow_cluster(limits: Limits) -> Json:
                             "endpoint": {
                                 "address": {
                                     "envoy_internal_address": {
-                                        "server_listener_name": SHADOW_LISTENER,
-                                        "endpoint_id": SHADOW,
+                                        "server_listener_name": name,
+                                        "endpoint_id": name,
                                     }
                                 }
                             }

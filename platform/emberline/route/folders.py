@@ -1,6 +1,7 @@
 """The folders of a router, held for one router at a time."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Folders:
         generation_s: age at which a log's generation is closed; raw unit ids live on disk no longer than about this.
         generation_bytes: size at which it is closed.
         keep_s: rows that arrived longer ago are deleted; None keeps all.
+        api_keys: file that keys are read from, again at a restart; None where no key is asked for.
     """
 
     experiments: Path
@@ -31,6 +33,7 @@ class Folders:
     generation_s: float = 60.0
     generation_bytes: int = 16 << 20
     keep_s: float | None = None
+    api_keys: Path | None = None
 
     @property
     def spool(self) -> Path:
@@ -80,7 +83,16 @@ def _await_predecessor(folders: Folders) -> None:
 
     def gone() -> bool:
         # that number may be another program's by now
-        return not any(holds_open(int(facts["envoy_pid"]), path) for path in logs)
+        return not any(holds_open(int(pid), path) for pid in facts["envoy_pids"] for path in logs)
 
     process.wait_until(gone, _PREDECESSOR_S, "the killed router's Envoy ends")
     folders.paper.unlink(missing_ok=True)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces a file that its owner alone may read."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+    partial.rename(path)

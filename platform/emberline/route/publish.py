@@ -1,17 +1,18 @@
 """Renderings become Envoy's configuration in an order in which no request meets a cluster that is not there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from emberline import process, storage
 from emberline.errors import StageFailed
 from emberline.route.bootstrap import CDS, MIRRORED_RDS, RDS
-from emberline.route.clusters import Json
+from emberline.route.clusters import SHADOW, Json
 from emberline.route.envoy import Admin
 from emberline.route.render import Rendering, discovery
 from emberline.route.routes import MAIN, MIRRORED
 
 _CLUSTERS = "cluster_manager.cds.version_text"
-_ROUTES = (f"http.main.rds.{MAIN}.version_text", f"http.shadow.rds.{MIRRORED}.version_text")
+_ROUTES = (f"http.main.rds.{MAIN}.version_text", f"http.{SHADOW}.rds.{MIRRORED}.version_text")
 _ACCEPT_S = 3.0  # 20-30 ms when all is well; a dead Envoy is noticed after it
 
 
@@ -31,16 +32,16 @@ class Publisher:
         self._routes(rendering)
         self._before = rendering.clusters
 
-    def publish(self, rendering: Rendering, admin: Admin) -> None:
-        """Replaces what a running Envoy does.
+    def publish(self, rendering: Rendering, admins: Sequence[Admin]) -> None:
+        """Replaces what running Envoys do.
 
         Raises:
             StageFailed: Envoy did not take it; what it did before stays in force.
         """
         version = self._clusters(rendering, self._before)
-        _wait_for(admin, dict.fromkeys((_CLUSTERS,), version))
+        _wait_for(admins, dict.fromkeys((_CLUSTERS,), version))
         self._routes(rendering)
-        _wait_for(admin, dict.fromkeys(_ROUTES, rendering.version))
+        _wait_for(admins, dict.fromkeys(_ROUTES, rendering.version))
         self._before = rendering.clusters
 
     def _clusters(self, rendering: Rendering, before: dict[str, Json]) -> str:
@@ -61,16 +62,19 @@ class Publisher:
             storage.write_bytes(path, content)
 
 
-def in_force(rendering: Rendering, admin: Admin) -> bool:
-    """Whether Envoy runs exactly this rendering's routes."""
-    versions = admin.versions()
-    return all(versions.get(name) == rendering.version for name in _ROUTES)
+def in_force(rendering: Rendering, admins: Sequence[Admin]) -> bool:
+    """Whether every Envoy runs exactly this rendering's routes."""
+    return _have_taken(admins, dict.fromkeys(_ROUTES, rendering.version))
 
 
-def _wait_for(admin: Admin, wanted: dict[str, str]) -> None:
+def _have_taken(admins: Sequence[Admin], wanted: dict[str, str]) -> bool:
+    every = [admin.versions() for admin in admins]
+    return all(versions.get(name) == version for versions in every for name, version in wanted.items())
+
+
+def _wait_for(admins: Sequence[Admin], wanted: dict[str, str]) -> None:
     def taken() -> bool:
-        versions = admin.versions()
-        return all(versions.get(name) == version for name, version in wanted.items())
+        return _have_taken(admins, wanted)
 
     try:
         process.wait_until(taken, _ACCEPT_S, "Envoy takes the new configuration", every_s=0.01)

@@ -1,11 +1,12 @@
 """What Envoy is to do for a set of experiments: checked as a whole, then rendered to the files it watches."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import orjson
 
 from emberline.errors import InvalidSetting
-from emberline.experiment import TOTAL_WEIGHT, Experiment
+from emberline.experiment import TOTAL_WEIGHT, Deployed, Experiment
 from emberline.paper import digest_of
 from emberline.route.clusters import TYPE, Json, render_clusters
 from emberline.route.routes import render_mirrored_routes, render_routes
@@ -30,43 +31,84 @@ class Rendering:
         return digest_of([self.clusters, self.routes, self.mirrored])[:16]
 
 
-def render(experiments: tuple[Experiment, ...], settings: Settings) -> Rendering:
+def render(
+    experiments: tuple[Experiment, ...], settings: Settings, deployed: Mapping[str, Deployed] | None = None
+) -> Rendering:
     """Renders experiments that have been checked together.
+
+    Args:
+        deployed: versions put in force without an experiment, by model; they take the place of the settings' defaults.
 
     Raises:
         InvalidSetting: an experiment cannot be routed; names it.
     """
     check_together(experiments, settings)
-    experiments = in_charge(experiments)
+    deployed = deployed or {}
+    experiments = in_charge(experiments, deployed)
+    versions = {model: found.version for model, found in deployed.items()}
+    settings = replace(settings, defaults={**settings.defaults, **versions})
     clusters = {str(cluster["name"]): cluster for cluster in render_clusters(experiments, settings)}
     return Rendering(clusters, render_routes(experiments, settings), render_mirrored_routes(experiments, settings))
 
 
-def in_charge(experiments: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
-    """The experiment that decides for each model: one that is going on, else the one that ended last."""
-    by_model: dict[str, Experiment] = {}
-    for experiment in sorted(experiments, key=lambda one: (not one.terminal, one.status.since, one.name)):
-        by_model[experiment.spec.model] = experiment
-    return tuple(sorted(by_model.values(), key=lambda one: one.name))
+def in_charge(
+    experiments: tuple[Experiment, ...], deployed: Mapping[str, Deployed] | None = None
+) -> tuple[Experiment, ...]:
+    """The experiments that decide for each unit of a model: one that is going on, else the one that ended last.
+
+    One that ended before a version was deployed without an experiment decides no more.
+    """
+    chosen: list[Experiment] = []
+    for experiment in sorted(experiments, key=lambda one: (one.terminal, -one.status.since, one.name)):
+        after = (deployed or {}).get(experiment.spec.model)
+        superseded = after is not None and experiment.terminal and experiment.status.since <= after.since
+        if not superseded and not any(experiment.shares_units_with(other) for other in chosen):
+            chosen.append(experiment)
+    return tuple(sorted(chosen, key=lambda one: one.name))
 
 
 def check_together(experiments: tuple[Experiment, ...], settings: Settings) -> None:
     """Raises for the first experiment that cannot be routed beside those before it."""
-    owners: dict[str, str] = {}
+    going_on: list[Experiment] = []
     for experiment in experiments:
         check_one(experiment, settings)
-        model = experiment.spec.model
         if experiment.terminal:
             continue
-        if model in owners:
-            raise InvalidSetting(
-                experiment.name,
-                "spec.model",
-                model,
-                f"a model that experiment {owners[model]!r} does not use already",
-                hint="wait until it has ended, or take its file out of the folder",
-            )
-        owners[model] = experiment.name
+        for other in going_on:
+            if experiment.shares_units_with(other):
+                raise _sharing(experiment, other)
+        going_on.append(experiment)
+
+
+def _sharing(experiment: Experiment, other: Experiment) -> InvalidSetting:
+    if experiment.spec.layer is None or other.spec.layer is None:
+        return InvalidSetting(
+            experiment.name,
+            "spec.model",
+            experiment.spec.model,
+            f"a model that experiment {other.name!r} does not use already",
+            hint="wait until it has ended, take its file out of the folder, or give each a slice of one `layer`",
+        )
+    mine, theirs = experiment.spec.layer, other.spec.layer
+    return InvalidSetting(
+        experiment.name,
+        "spec.layer",
+        f"{mine.name} {list(mine.buckets)}",
+        f"of layer {theirs.name}, and of the same unit, a slice apart from {other.name!r}'s {list(theirs.buckets)}",
+    )
+
+
+def check_deployed(found: Deployed, settings: Settings) -> None:
+    """A version that nobody serves would answer nobody."""
+    served = Served(found.model, found.version)
+    if served not in settings.upstreams:
+        raise InvalidSetting(
+            f"{found.model}.deployed.json",
+            "version",
+            str(served),
+            "a version with an upstream",
+            hint=f"start the router with --upstream {served}=HOST:PORT",
+        )
 
 
 def check_one(experiment: Experiment, settings: Settings) -> None:
@@ -82,6 +124,7 @@ def check_one(experiment: Experiment, settings: Settings) -> None:
                 f"a version with an upstream ({', '.join(known) or 'none of this model is known'})",
                 hint=f"start the router with --upstream {served}=HOST:PORT",
             )
+    _check_unit(experiment, settings)
     unknown = set(experiment.status.weights) - {variant.name for variant in experiment.spec.variants}
     if unknown:
         raise InvalidSetting(experiment.name, "status.weights", sorted(unknown), "weights of the experiment's variants")
@@ -93,6 +136,29 @@ def check_one(experiment: Experiment, settings: Settings) -> None:
             f"weights from 0 that sum to {TOTAL_WEIGHT}",
             hint="another sum would move every unit to another bucket",
         )
+
+
+def _check_unit(experiment: Experiment, settings: Settings) -> None:
+    """What a unit is must be known at the edge, and a slice of units needs a version for the others."""
+    unit, name = experiment.spec.unit, experiment.name
+    claims = settings.edge.tokens.claims if settings.edge.tokens is not None else ()
+    if unit.jwt_claim is not None and unit.jwt_claim not in claims:
+        required = f"a claim that the router reads ({', '.join(claims) or 'it checks no tokens'})"
+        raise InvalidSetting(name, "spec.unit.jwt_claim", unit.jwt_claim, required, hint="--jwks and --jwt-claim")
+    if unit.cookie is unit.jwt_claim is None and unit.header not in settings.unit_headers:
+        required, hint = (
+            f"one of {', '.join(settings.unit_headers)}",
+            f"start the router with --unit-header {unit.header}",
+        )
+        raise InvalidSetting(name, "spec.unit.header", unit.header, required, hint=hint)
+    if unit.cookie is not None and (settings.holdout or settings.limits.unit_requests_per_s is not None):
+        required = "a header or a claim, since this router has a holdout or a limit of each unit"
+        raise InvalidSetting(name, "spec.unit.cookie", unit.cookie, required)
+    divided = experiment.spec.layer is not None or settings.holdout
+    if divided and experiment.spec.model not in settings.defaults:
+        required = "a model with a default version, for units outside of the slice or in the holdout"
+        hint = f"start the router with --default {experiment.spec.model}=VERSION"
+        raise InvalidSetting(name, "spec.model", experiment.spec.model, required, hint=hint)
 
 
 def discovery(kind: str, version: str, resources: list[Json]) -> bytes:

@@ -9,9 +9,13 @@ from typing import Any
 
 from emberline import __version__
 from emberline.assignment import MAX_UNIT_BYTES
-from emberline.experiment import TOTAL_WEIGHT, Experiment
-from emberline.route.clusters import DASHBOARD, OUTCOMES, SHADOW, Json, cluster_name, default_cluster_name
+from emberline.experiment import Experiment, Unit
+from emberline.route.clusters import DASHBOARD, NOISE, OUTCOMES, SHADOW, Json, cluster_name, default_cluster_name
+from emberline.route.edge import OPEN_PATHS, open_to_all
+from emberline.route.rates import UNIT_RATE_FILTER, unit_rate_limit
 from emberline.route.settings import Limits, Served, Settings
+from emberline.route.slices import HOLDOUT, by_layer, divided, routes_of
+from emberline.route.units import Source, header_of, sources_of
 
 MAIN = "emberline-main"
 MIRRORED = "emberline-mirrored"
@@ -22,20 +26,9 @@ EXPERIMENT_HEADER = "x-ember-experiment"
 UNIT_HEADER = "x-ember-unit"
 MODEL_HEADER = "x-ember-model"
 VERSION_HEADER = "x-ember-version"
-INTERNAL_HEADERS = (CONFIG_HEADER, EXPERIMENT_HEADER, UNIT_HEADER, MODEL_HEADER, VERSION_HEADER)
+COPY_HEADER = "x-ember-copy"
+INTERNAL_HEADERS = (CONFIG_HEADER, EXPERIMENT_HEADER, UNIT_HEADER, MODEL_HEADER, VERSION_HEADER, COPY_HEADER)
 
-# Envoy matches bytes, not characters; so both the length and this are of bytes (surrogates are no UTF-8)
-_UTF8 = (
-    r"[\x01-\x7f]"
-    r"|[\xc2-\xdf][\x80-\xbf]"
-    r"|\xe0[\xa0-\xbf][\x80-\xbf]"
-    r"|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
-    r"|\xed[\x80-\x9f][\x80-\xbf]"
-    r"|\xf0[\x90-\xbf][\x80-\xbf]{2}"
-    r"|[\xf1-\xf3][\x80-\xbf]{3}"
-    r"|\xf4[\x80-\x8f][\x80-\xbf]{2}"
-)
-_SERVER_METADATA = json.dumps({"name": "emberline", "version": __version__, "extensions": []}) + "\n"
 # of the time for a request: as long as one try may take, so that another one can follow
 _TRY_SHARE = 0.45
 _POST: Json = {"name": ":method", "string_match": {"exact": "POST"}}
@@ -44,45 +37,101 @@ _FORM: Json = {
     "string_match": {"prefix": "application/x-www-form-urlencoded", "ignore_case": True},
 }
 _GET: Json = {"name": ":method", "string_match": {"exact": "GET"}}
+_SERVER_METADATA = json.dumps({"name": "emberline", "version": __version__, "extensions": []}) + "\n"
 
 
 def render_routes(experiments: tuple[Experiment, ...], settings: Settings) -> Json:
-    """The route configuration of the listener that clients reach."""
+    """The route configuration of the listener that clients reach.
+
+    Args:
+        experiments: those in charge; several of one model are of one layer.
+    """
     routes: list[Json] = []
-    taken = {experiment.spec.model for experiment in experiments}
+    divisions: list[Json] = []
+    by_model: dict[str, list[Experiment]] = {}
     for experiment in experiments:
-        for path in model_paths(experiment.spec.model):
-            routes += _experiment_routes(experiment, path, settings.limits)
-        control = experiment.spec.control
-        served = Served(experiment.spec.model, control.version)
-        routes += _metadata_routes(served, cluster_name(experiment, control), settings.limits)
+        by_model.setdefault(experiment.spec.model, []).append(experiment)
+    for model, of_model in by_model.items():
+        control = of_model[0].spec.control
+        asked = Served(model, control.version)
+        routes += _metadata_routes(asked, cluster_name(of_model[0], control), settings.limits)
+        for path in model_paths(model):
+            if of_model[0].spec.layer is None and not settings.holdout:
+                routes += _experiment_routes(of_model[0], path, settings)
+            else:
+                divisions.append(_division(of_model, path, settings))
     for model, version in sorted(settings.defaults.items()):
-        if model not in taken:
-            for path in model_paths(model):
-                default = _default_route(Served(model, version), path, settings.limits)
-                routes += [*_asked_as_json(default), _only("POST", path)]
+        if model not in by_model:
             served = Served(model, version)
             routes += _metadata_routes(served, default_cluster_name(served), settings.limits)
+            for path in model_paths(model):
+                routes += _asked_as_json(_default_route(served, path, settings.limits))
+                routes.append(_only("POST", path, _set("x-config-version", default_config(served))))
     routes += _fixed_routes(settings)
-    return {"name": MAIN, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
+    host: Json = {"name": "all", "domains": ["*"]}
+    if divisions:
+        host["matcher"] = {"matcher_list": {"matchers": divisions}, "on_no_match": routes_of(routes)}
+    else:
+        host["routes"] = routes
+    return {"name": MAIN, "virtual_hosts": [host]}
+
+
+def _division(experiments: list[Experiment], path: str, settings: Settings) -> Json:
+    """A path whose units are divided: by the holdout, by a layer's slices, or both."""
+    first = experiments[0]
+    model, unit = first.spec.model, first.spec.unit
+    header = header_of(unit)
+    assert header is not None  # noqa: S101 - checked with the experiment
+    served = Served(model, settings.defaults[model])
+    versions = ", ".join([*(one.config_version for one in experiments), default_config(served)])
+    told = _set("x-config-version", versions)
+
+    def leaf(routes: tuple[Json, ...]) -> Json:
+        return routes_of([*routes, *_refusals(unit, path, versions), _only("POST", path, told)])
+
+    source = sources_of(unit)[0]
+    rest = leaf(_asked_as_json(_unit_route(_default_route(served, path, settings.limits), source)))
+    held = leaf(_asked_as_json(_held_route(served, path, source, settings)))
+    own = [(one, leaf(tuple(_variant_routes(one, path, settings)))) for one in experiments]
+    slices = own[0][1] if first.spec.layer is None else by_layer(header, own, rest)
+    return divided(path, header, settings.holdout, held, slices)
+
+
+def _held_route(served: Served, path: str, source: Source, settings: Settings) -> Json:
+    """The default version, with an exposure: what shipping brought can be told from what units in the holdout got."""
+    route = _unit_route(_default_route(served, path, settings.limits), source)
+    route["request_headers_to_add"] += [
+        _set(CONFIG_HEADER, f"{HOLDOUT}-{settings.holdout}"),
+        _set(EXPERIMENT_HEADER, HOLDOUT),
+        _set(MODEL_HEADER, served.model),
+        _set(UNIT_HEADER, source.logged),
+    ]
+    return route
+
+
+def _unit_route(route: Json, source: Source) -> Json:
+    """The route for requests with a usable unit alone."""
+    match = {**route["match"], "headers": [*route["match"]["headers"], *source.usable]}
+    return {**route, "match": match, "request_headers_to_add": [*route["request_headers_to_add"]]}
 
 
 def render_mirrored_routes(experiments: tuple[Experiment, ...], settings: Settings) -> Json:
-    """The route configuration of the listener inside Envoy that answers mirrored requests with the treatment."""
+    """The route configuration of the listeners inside Envoy: copies for the treatment and, for noise, the control."""
     routes: list[Json] = [
         {
             # by experiment and not by path: a mirrored request carries the path that the first version was asked under
             "match": {
                 "prefix": "/",
-                "headers": [{"name": EXPERIMENT_HEADER, "string_match": {"exact": experiment.name}}],
+                "headers": [_exactly(EXPERIMENT_HEADER, experiment.name), _exactly(COPY_HEADER, copy)],
             },
             "route": {
-                "cluster": cluster_name(experiment, experiment.spec.treatment),
+                "cluster": cluster_name(experiment, variant),
                 **_asking(experiment.spec.model, settings.limits, num_retries=0),
             },
-            "request_headers_to_add": [_set(VERSION_HEADER, experiment.spec.treatment.version)],
+            "request_headers_to_add": [_set(VERSION_HEADER, variant.version)],
         }
         for experiment in experiments  # with or without a shadow now: the last mirrored requests may still come
+        for copy, variant in ((SHADOW, experiment.spec.treatment), (NOISE, experiment.spec.control))
     ]
     return {"name": MIRRORED, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
 
@@ -92,40 +141,76 @@ def model_paths(model: str) -> tuple[str, str]:
     return f"/predictions/{model}", f"/v2/models/{model}/infer"
 
 
-def _experiment_routes(experiment: Experiment, path: str, limits: Limits) -> list[Json]:
-    header = experiment.spec.unit.header
-    usable: list[Json] = [
-        {"name": header, "string_match": {"safe_regex": {"regex": f".{{1,{MAX_UNIT_BYTES}}}"}}},
-        {"name": header, "string_match": {"safe_regex": {"regex": f"({_UTF8})+"}}},
-    ]
-    told = {"response_headers_to_add": [_set("x-config-version", experiment.config_version)]}
+def _experiment_routes(experiment: Experiment, path: str, settings: Settings) -> list[Json]:
+    version = experiment.config_version
     return [
-        *_asked_as_json(
-            {
-                "match": {"path": path, "headers": [_POST, *usable]},
-                "route": _variants(experiment, limits),
-                "request_headers_to_add": [
-                    _set(CONFIG_HEADER, experiment.config_version),
-                    _set(EXPERIMENT_HEADER, experiment.name),
-                    _set(MODEL_HEADER, experiment.spec.model),
-                    _set(UNIT_HEADER, f"%REQ({header})%"),
-                ],
-                **told,
-            }
-        ),
-        {
-            **_refuse(
-                {"path": path, "headers": [_POST, {"name": header, "present_match": True}]},
-                400,
-                f"{header} must be 1 to {MAX_UNIT_BYTES} bytes of UTF-8",
-                field=header,
-            ),
-            **told,
-        },
-        {**_refuse({"path": path, "headers": [_POST]}, 400, f"the header {header} is required", field=header), **told},
+        *_variant_routes(experiment, path, settings),
+        *_refusals(experiment.spec.unit, path, version),
         # a GET tells which configuration is in force, and costs no model anything
-        _only("POST", path, *told["response_headers_to_add"]),
+        _only("POST", path, _set("x-config-version", version)),
     ]
+
+
+def _variant_routes(experiment: Experiment, path: str, settings: Settings) -> list[Json]:
+    routes: list[Json] = []
+    sources = sources_of(experiment.spec.unit)
+    for index, source in enumerate(sources):
+        told = [_set("x-config-version", experiment.config_version)]
+        if source.cookie is not None:
+            told.append(_cookie(source.cookie, secure=settings.edge.tls is not None))
+        route: Json = {
+            # a unit that is there and unusable is not replaced by another one
+            "match": {
+                "path": path,
+                "headers": [
+                    _POST,
+                    *source.usable,
+                    *(_not(one) for earlier in sources[:index] for one in earlier.present),
+                ],
+            },
+            "route": _variants(experiment, source, settings.limits),
+            "request_headers_to_add": [
+                _set(CONFIG_HEADER, experiment.config_version),
+                _set(EXPERIMENT_HEADER, experiment.name),
+                _set(MODEL_HEADER, experiment.spec.model),
+                _set(UNIT_HEADER, source.logged),
+            ],
+            "response_headers_to_add": told,
+        }
+        by_filter = source.extraction
+        if settings.limits.unit_requests_per_s is not None:
+            by_filter[UNIT_RATE_FILTER] = unit_rate_limit(source.header, settings.limits.unit_requests_per_s)
+        if by_filter:
+            route["typed_per_filter_config"] = by_filter
+        routes += _asked_as_json(route)
+    return routes
+
+
+def _refusals(unit: Unit, path: str, versions: str) -> list[Json]:
+    """For requests without a unit that can be taken."""
+    source = sources_of(unit)[0]
+    told = {"response_headers_to_add": [_set("x-config-version", versions)]}
+    wrong = f"{source.field} must be 1 to {MAX_UNIT_BYTES} bytes of UTF-8"
+    if unit.jwt_claim is not None:
+        wrong = f"{source.field} must be 1 to {MAX_UNIT_BYTES} bytes"
+    if unit.cookie is not None:
+        wrong = f"{source.field} must be 1 to {MAX_UNIT_BYTES} printable characters"
+    kind = "the" if unit.jwt_claim is not None or unit.cookie is not None else "the header"
+    lacking = f"{kind} {source.field} is required"
+    return [
+        {**_refuse({"path": path, "headers": [_POST, *source.present]}, 400, wrong, field=source.field), **told},
+        {**_refuse({"path": path, "headers": [_POST]}, 400, lacking, field=source.field), **told},
+    ]
+
+
+def _cookie(name: str, *, secure: bool) -> Json:
+    year_s = 365 * 86_400
+    text = f"{name}=%REQ(x-request-id)%; Path=/; Max-Age={year_s}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+    return {"header": {"key": "set-cookie", "value": text}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
+
+
+def _not(match: Json) -> Json:
+    return {**match, "invert_match": True, "treat_missing_header_as_empty": True}
 
 
 def _asked_as_json(route: Json) -> tuple[Json, Json]:
@@ -142,7 +227,7 @@ def _asked_as_json(route: Json) -> tuple[Json, Json]:
     return form, route
 
 
-def _variants(experiment: Experiment, limits: Limits) -> Json:
+def _variants(experiment: Experiment, source: Source, limits: Limits) -> Json:
     clusters = [
         {
             "name": cluster_name(experiment, variant),
@@ -155,25 +240,18 @@ def _variants(experiment: Experiment, limits: Limits) -> Json:
     action: Json = {
         # treatments first, control last, weights of one fixed sum: a ramp then moves only the units that must move
         "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
-        "hash_policy": [
-            {
-                "header": {
-                    "header_name": experiment.spec.unit.header,
-                    "regex_rewrite": {
-                        "pattern": {"regex": "^(.*)$"},
-                        "substitution": _escaped(experiment.salt) + r":\1",
-                    },
-                }
-            }
-        ],
+        "hash_policy": [source.hash_policy(experiment.salt)],
         **_asking(experiment.spec.model, limits, num_retries=limits.num_retries),
     }
-    if experiment.status.shadow > 0:
-        share = {"numerator": round(experiment.status.shadow * TOTAL_WEIGHT * 100), "denominator": "MILLION"}
-        action["request_mirror_policies"] = [
-            {"cluster": SHADOW, "runtime_fraction": {"default_value": share}, "trace_sampled": False}
-        ]
+    copies = [(SHADOW, experiment.status.shadow), (NOISE, experiment.status.noise)]
+    if mirrors := [_mirror(cluster, share) for cluster, share in copies if share > 0]:
+        action["request_mirror_policies"] = mirrors
     return action
+
+
+def _mirror(cluster: str, share: float) -> Json:
+    millionths = {"numerator": round(share * 1_000_000), "denominator": "MILLION"}
+    return {"cluster": cluster, "runtime_fraction": {"default_value": millionths}, "trace_sampled": False}
 
 
 def _default_route(served: Served, path: str, limits: Limits) -> Json:
@@ -187,9 +265,14 @@ def _default_route(served: Served, path: str, limits: Limits) -> Json:
         "response_headers_to_add": [
             _set("x-variant", "default"),
             _set("x-model-version", served.version),
-            _set("x-config-version", f"default-{served}"),
+            _set("x-config-version", default_config(served)),
         ],
     }
+
+
+def default_config(served: Served) -> str:
+    """What answers say of a version that no experiment has chosen."""
+    return f"default-{served}"
 
 
 def _metadata_routes(served: Served, cluster: str, limits: Limits) -> list[Json]:
@@ -205,7 +288,9 @@ def _metadata_routes(served: Served, cluster: str, limits: Limits) -> list[Json]
 
 def _fixed_routes(settings: Settings) -> list[Json]:
     # the router's own errors are said in its own words
-    own = {BUSY_FILTER: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
+    disabled = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    own = {BUSY_FILTER: disabled}
+    free = open_to_all(settings.edge)
     inside: Json = {"route": {"cluster": OUTCOMES, "timeout": "5s"}, "typed_per_filter_config": own}
     routes: list[Json] = [
         {"match": {"path": "/v1/outcomes", "headers": [_POST]}, **inside},
@@ -214,6 +299,7 @@ def _fixed_routes(settings: Settings) -> list[Json]:
             "match": {"path": "/livez", "headers": [_GET]},
             "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}\n'}},
             "response_headers_to_add": [_set("content-type", "application/json")],
+            "typed_per_filter_config": free,
         },
         {
             "match": {"path": "/v2", "headers": [_GET]},
@@ -222,9 +308,9 @@ def _fixed_routes(settings: Settings) -> list[Json]:
         },
         _only("GET", "/v2"),
     ]
-    ready: list[Json] = [{"path": "/readyz"}, {"path": "/v2/health/live"}, {"path": "/v2/health/ready"}]
-    ready.append({"safe_regex": {"regex": "/v2/models/[a-z0-9-]+/ready"}})
-    routes += [{"match": {**match, "headers": [_GET]}, **inside} for match in ready]
+    open_inside = {**inside, "typed_per_filter_config": {**own, **free}}
+    routes += [{"match": {"path": path, "headers": [_GET]}, **open_inside} for path in OPEN_PATHS if path != "/livez"]
+    routes.append({"match": {"safe_regex": {"regex": "/v2/models/[a-z0-9-]+/ready"}, "headers": [_GET]}, **inside})
     if settings.dashboard is not None:
         routes.append(
             {
@@ -276,6 +362,10 @@ def _only(method: str, path: str, *headers: Json) -> Json:
     }
 
 
+def _exactly(header: str, value: str) -> Json:
+    return {"name": header, "string_match": {"exact": value}}
+
+
 def _refuse(match: Json, status: int, text: str, field: str | None = None) -> Json:
     route: Json = {"match": match, "direct_response": {"status": status, "body": {"inline_string": text}}}
     if field is not None:
@@ -285,8 +375,3 @@ def _refuse(match: Json, status: int, text: str, field: str | None = None) -> Js
 
 def _set(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-
-
-def _escaped(text: str) -> str:
-    r"""A text that stands for itself in an RE2 substitution, where `\1` is a group."""
-    return text.replace("\\", "\\\\")

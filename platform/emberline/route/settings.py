@@ -1,11 +1,18 @@
 """What a router is told when it starts: addresses, versions, and the limits it protects models with."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from emberline.errors import InvalidSetting
+from emberline.experiment import TOTAL_WEIGHT
+
+MOST_PROCESSES = 8
+CLAIM_HEADER = "x-ember-claim-"
+"""Prefix of the header that a token's claim travels in; clients cannot set it."""
 
 
 class Address(NamedTuple):
@@ -43,7 +50,9 @@ class Limits:
         max_body_bytes: larger requests get 413; an answer must be no larger either.
         max_requests: in flight per variant; more get 503 at once instead of a queue that nobody waits for.
         num_retries: of a request that no model has answered; predictions change nothing, so they may be repeated.
-        requests_per_s: of all clients together; more get 429. None: no limit.
+        requests_per_s: of all clients together; more get 429. None: no limit. Each process of the router counts alone,
+            and gets its share.
+        unit_requests_per_s: of each unit; more get 429. None: no limit.
         slow_client_s: to send a whole request; a slow client would hold a connection to TorchServe for ever.
     """
 
@@ -52,7 +61,45 @@ class Limits:
     max_requests: int = 1024
     num_retries: int = 2
     requests_per_s: int | None = None
+    unit_requests_per_s: int | None = None
     slow_client_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files of the certificate (chain) and its key, PEM; replaced files are taken within a second."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """JSON Web Tokens that clients must bring.
+
+    Attributes:
+        jwks: file of the keys that sign them; a replaced one is taken.
+        audience: one that a token must name; any where None.
+        claims: that experiments may take for a unit.
+    """
+
+    jwks: Path
+    issuer: str
+    audience: str | None = None
+    claims: tuple[str, ...] = ("sub",)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What stands between clients and models.
+
+    Attributes:
+        api_keys: keys by client, of which each request must bring one as `x-api-key`; None asks for none.
+    """
+
+    tls: Tls | None = None
+    tokens: Tokens | None = None
+    api_keys: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +110,10 @@ class Settings:
         upstreams: where each version is served; several versions may share an address.
         defaults: version by model, for models without an experiment.
         dashboard: proxied at /dashboard, where given.
+        unit_headers: that experiments may take units from; of one that is sent twice, the first counts.
+        holdout: units out of 10,000 that no experiment gets, of any model.
+        processes: Envoys that share the port.
+        samples: whether bodies of mirrored requests are kept until the two answers are known.
     """
 
     upstreams: Mapping[Served, Address]
@@ -70,6 +121,11 @@ class Settings:
     listen: Address
     dashboard: Address | None = None
     limits: Limits = field(default_factory=Limits)
+    edge: Edge = field(default_factory=Edge)
+    unit_headers: tuple[str, ...] = ("x-unit-id",)
+    holdout: int = 0
+    processes: int = 1
+    samples: bool = False
 
     def __post_init__(self) -> None:
         for model, version in self.defaults.items():
@@ -86,7 +142,8 @@ class Settings:
     def url(self) -> str:
         """Where this machine reaches the router; one that listens everywhere is reached at loopback."""
         everywhere = self.listen.is_ip and ipaddress.ip_address(self.listen.host).is_unspecified
-        return f"http://{'127.0.0.1' if everywhere else self.listen.host}:{self.listen.port}"
+        scheme = "http" if self.edge.tls is None else "https"
+        return f"{scheme}://{'127.0.0.1' if everywhere else self.listen.host}:{self.listen.port}"
 
 
 def parse_address(text: str, option: str) -> Address:
@@ -126,4 +183,41 @@ def parse_defaults(texts: Iterable[str]) -> dict[str, str]:
         if model in found:
             raise InvalidSetting("--default", model, "given twice", "one default a model")
         found[model] = version
+    return found
+
+
+def parse_share(share: float, option: str) -> int:
+    """Units out of 10,000.
+
+    Raises:
+        InvalidSetting: it is no share, or smaller than one of 10,000.
+    """
+    units = round(share * TOTAL_WEIGHT)
+    if not 0 <= share < 1 or (share and not units):
+        raise InvalidSetting(option, "share", share, f"0, or from {1 / TOTAL_WEIGHT:g} to below 1")
+    return units
+
+
+def parse_processes(number: int) -> int:
+    """How many Envoys.
+
+    Raises:
+        InvalidSetting: none, or too many.
+    """
+    if not 1 <= number <= MOST_PROCESSES:
+        raise InvalidSetting("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}")
+    return number
+
+
+def parse_headers(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of headers, in lower case as experiments have them.
+
+    Raises:
+        InvalidSetting: one is none, or one of the router's own.
+    """
+    found = tuple(name.lower() for name in names)
+    for name in found:
+        own = name.startswith(("x-ember-", "x-envoy-")) or name in {"host", "cookie", "authorization", "x-request-id"}
+        if own or not re.fullmatch("[a-z0-9-]+", name):
+            raise InvalidSetting("--unit-header", "header", name, "a header of clients' own, such as x-unit-id")
     return found

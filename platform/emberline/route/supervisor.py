@@ -1,29 +1,32 @@
 """A router as it runs: Envoy kept alive, experiments followed, logs shipped, until it is told to stop.
 
-One loop in the main thread looks every 100 ms: is Envoy alive, did the experiments change, is the log old enough for a
-new generation. Shipping and the outcomes endpoint have a thread each.
+One loop in the main thread looks every 100 ms: is each Envoy alive, did the experiments change, is a log old enough for
+a new generation. Shipping, the outcomes endpoint and the upkeep of files have a thread each.
 """
 
 import os
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import orjson
 
 from emberline import process, storage
-from emberline.errors import StageFailed
+from emberline.errors import EmberlineError, StageFailed
+from emberline.experiment import Experiment
 from emberline.exposure import EXPOSURES, OUTCOMES, load_key, parse_line
 from emberline.route.bootstrap import render_bootstrap
-from emberline.route.clusters import Json
-from emberline.route.envoy import DRAIN_S, Admin, Envoy, validate
-from emberline.route.folders import Folders
+from emberline.route.edge import read_api_keys, write_tls
+from emberline.route.envoy import DRAIN_S, Admin, validate
+from emberline.route.folders import Folders, write_private
 from emberline.route.inside import Inside
+from emberline.route.instance import Instance
 from emberline.route.outcomes import Journal, read_spooled
 from emberline.route.publish import Publisher, in_force
-from emberline.route.render import Rendering, check_together, render
+from emberline.route.render import Rendering, check_deployed, check_together, render
 from emberline.route.settings import Address, Settings
 from emberline.route.spool import Shipper, Spool
 from emberline.route.upkeep import Upkeep
@@ -33,8 +36,6 @@ from emberline.runlog import RunLog
 _LOOK_S = 0.1
 _SHIP_S = 1.0
 _START_S = 20.0
-_BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-_STEADY_S = 30.0
 
 
 class Router:
@@ -44,13 +45,18 @@ class Router:
         self._settings, self._folders, self._log = settings, folders, log
         self.stopping = threading.Event()
         self._exposures = Spool(folders.spool, "exposures")
-        self._live_log = folders.spool / "exposures.live"
-        self._generation = Path()
-        self._beginning = threading.Lock()
-        self._began = 0.0
-        self._experiments = ExperimentsFolder(folders.experiments, lambda found: check_together(found, settings))
+        state = folders.state.absolute()
+        self._instances = [
+            Instance(number, self._exposures, state, 0 if number else admin_port, self._say)
+            for number in range(settings.processes)
+        ]
+        self._restart_asked = threading.Event()
+        self._experiments = ExperimentsFolder(
+            folders.experiments,
+            lambda found: check_together(found, settings),
+            lambda found: check_deployed(found, settings),
+        )
         self._publisher = Publisher(folders.envoy)
-        self._admin = Admin(Address("127.0.0.1", admin_port or process.free_port()))
         key = load_key(folders.data)
         outcomes = Spool(folders.spool, "outcomes")
         self._journal = Journal(outcomes, folders.generation_s)
@@ -66,7 +72,6 @@ class Router:
         self._rendering_now: Rendering | None = None
         self._unapplied = ""
         self._written = False
-        self._envoy_now: Envoy | None = None
         self._shipping: threading.Thread | None = None
 
     def start(self) -> None:
@@ -77,19 +82,20 @@ class Router:
         """
         listen = self._settings.listen
         process.require_free_port(listen.port, "the router", listen.host)
-        process.require_free_port(self._admin.address.port, "Envoy's admin address")
+        for instance in self._instances:
+            process.require_free_port(instance.admin.address.port, "Envoy's admin address")
         self._experiments.changed()
         found = self._experiments.read()
         if self._experiments.refused:
             raise next(iter(self._experiments.refused.values()))
-        self._rendering_now = render(found, self._settings)
+        self._rendering_now = self._render(found)
         self._inside.start()
-        bootstrap = self._render_bootstrap(self._live_log)
         self._publisher.write(self._rendering)
-        validate(self._render_bootstrap(Path("/dev/null")), self._folders.envoy)  # it would create the log
-        storage.write_bytes(self._bootstrap, orjson.dumps(bootstrap, option=orjson.OPT_INDENT_2))
-        self._start_envoy()
-        with httpx.Client(timeout=2.0, trust_env=False) as client:
+        self._write_bootstraps()
+        for instance in self._instances:
+            instance.start()
+        # the own certificate is for clients' names of this machine, which loopback's is not one of
+        with httpx.Client(timeout=2.0, trust_env=False, verify=False) as client:  # noqa: S501
             process.wait_until(lambda: self._answers(client), _START_S, "Envoy answers")
         self._shipping = threading.Thread(target=self._ship_always, name="shipper", daemon=True)
         self._shipping.start()
@@ -102,29 +108,32 @@ class Router:
         Raises:
             StageFailed: the outcomes endpoint or the shipper ended; a router without them must not look well.
         """
-        deaths, started = 0, time.monotonic()
         while not self.stopping.wait(_LOOK_S):
-            if not self._envoy.running():
-                deaths = 0 if time.monotonic() - started > _STEADY_S else deaths
-                wait_s = _BACKOFF_S[min(deaths, len(_BACKOFF_S) - 1)]
-                self._say(f"Envoy ended with code {self._envoy.exit_code()}; starting it again in {wait_s:g} s")
-                if self.stopping.wait(wait_s):
-                    return
-                self._start_envoy()
-                deaths, started = deaths + 1, time.monotonic()
-                self._write_paper()
-            elif self._experiments.changed() or self._unapplied:
+            dead = [one for one in self._instances if not one.running()]
+            for instance in dead:
+                self._publisher.write(self._rendering)
+                if instance.revive():
+                    self._write_paper()
+            if not dead and self._restart_asked.is_set():
+                self._restart_asked.clear()
+                self._restart_hot()
+            if len(dead) < len(self._instances) and (self._experiments.changed() or self._unapplied):
                 self._follow()
-            self._rotate_when_due()
+            for instance in self._instances:
+                instance.rotate_when_due(self._folders.generation_s, self._folders.generation_bytes)
             self._check_threads()
+
+    def restart(self) -> None:
+        """Has Envoy restarted without a gap, with API keys read again; for a signal handler."""
+        self._restart_asked.set()
 
     def stop(self) -> None:
         """Drains: no new connections, requests under way are answered, everything written is shipped."""
         with suppress(FileNotFoundError):
             self._folders.paper.unlink()
-        if self._envoy_now is not None and self._envoy_now.running():
-            self._drain()
-            self._envoy.stop()
+        self._drain([one for one in self._instances if one.running()])
+        for instance in self._instances:
+            instance.stop()
         self._inside.stop()
         self.stopping.set()
         self._upkeep.stop()
@@ -132,7 +141,8 @@ class Router:
             self._shipping.join()
             self._written = True
             self._ship()
-        self._admin.close()
+        for instance in self._instances:
+            instance.close()
 
     @property
     def _rendering(self) -> Rendering:
@@ -141,38 +151,54 @@ class Router:
         return self._rendering_now
 
     @property
-    def _envoy(self) -> Envoy:
-        if self._envoy_now is None:
-            raise AssertionError("`start` comes first")
-        return self._envoy_now
+    def _admins(self) -> list[Admin]:
+        """Of the Envoys that run."""
+        return [one.admin for one in self._instances if one.running()]
 
-    def _render_bootstrap(self, log: Path) -> Json:
-        settings, folders = self._settings, self._folders
-        return render_bootstrap(settings, folders.envoy, log, self._admin.address, self._inside.address)
+    def _render(self, found: tuple[Experiment, ...]) -> Rendering:
+        return render(found, self._settings, self._experiments.deployed)
 
-    @property
-    def _bootstrap(self) -> Path:
-        return self._folders.envoy / "bootstrap.json"
+    def _write_bootstraps(self) -> None:
+        """Files for each Envoy to start with, checked by Envoy itself.
 
-    def _start_envoy(self) -> None:
-        """Starts Envoy with what it should do by now and with a new generation of the log.
-
-        A line that the last one was killed in stays the last of its generation.
+        Raises:
+            EmberlineError: a file of the edge cannot be used, or Envoy refuses the whole.
         """
-        self._publisher.write(self._rendering)
-        self._begin_generation()
-        self._envoy_now = Envoy(self._bootstrap, self._folders.state / "envoy.log")
+        folders, settings = self._folders, self._settings
+        if settings.edge.tls is not None:
+            write_tls(settings.edge.tls, folders.envoy)
+        inside = self._inside.address
+        for instance in self._instances:
+            admin = instance.admin.address
+            if not instance.number:  # they differ in a port and a name
+                nowhere = render_bootstrap(settings, folders.envoy, Path("/dev/null"), admin, inside)
+                validate(nowhere, folders.envoy)  # with the log, it would create it
+            content = render_bootstrap(settings, folders.envoy, instance.live_log, admin, inside)
+            write_private(instance.bootstrap, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    def _restart_hot(self) -> None:
+        try:
+            if self._folders.api_keys is not None:
+                edge = replace(self._settings.edge, api_keys=read_api_keys(self._folders.api_keys))
+                self._settings = replace(self._settings, edge=edge)
+            self._write_bootstraps()
+            for instance in self._instances:
+                instance.restart_hot()
+        except EmberlineError as error:
+            self._complain(f"not restarted, what was in force stays: {error}")
+            return
+        self._write_paper()
 
     def _follow(self) -> None:
         """Brings Envoy to the experiments as they are now; what cannot be used is named and left as it was."""
         found = self._experiments.read()
         for error in self._experiments.refused.values():
             self._say(f"refused, what was in force stays: {error}")
-        rendering = render(found, self._settings)
+        rendering = self._render(found)
         if rendering.version == self._rendering.version and not self._unapplied:
             return
         try:
-            self._publisher.publish(rendering, self._admin)
+            self._publisher.publish(rendering, self._admins)
         except StageFailed as error:
             if not self._unapplied:
                 self._say(str(error))
@@ -182,30 +208,11 @@ class Router:
         versions = [experiment.config_version for experiment in found]
         self._log.event("published", version=rendering.version, experiments=versions)
 
-    def _begin_generation(self) -> None:
-        """Points the name that Envoy writes to at a new file."""
-        with self._beginning:  # the shipper must not meet a file that is nobody's yet
-            self._generation, self._began = self._exposures.begin(), time.monotonic()
-        link = self._live_log.with_suffix(".partial")
-        link.unlink(missing_ok=True)
-        link.symlink_to(self._generation.name)
-        link.rename(self._live_log)
-
-    def _rotate_when_due(self) -> None:
-        size = self._generation.stat().st_size
-        old = time.monotonic() - self._began > self._folders.generation_s
-        if (old and size) or size > self._folders.generation_bytes:
-            self._begin_generation()
-            # should Envoy be gone just now, its successor opens the new file anyway
-            self._admin.order("/reopen_logs")
-
     def _ship(self) -> None:
         """Ships what is new. The generations in use stay open until nobody is left to write to them."""
 
         def may_grow(path: Path) -> bool:
-            with self._beginning:
-                in_use = path == self._generation and not self._written
-            return in_use or (self._envoy_now is not None and self._envoy_now.has_open(path))
+            return any(one.has_open(path, written=self._written) for one in self._instances)
 
         self._exposure_shipper.ship(may_grow)
         self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self._written)
@@ -222,27 +229,36 @@ class Router:
             except OSError as error:  # disk full: the logs keep what was not shipped, and it is tried again
                 self._complain(f"not shipped yet, will be tried again: {error}")
 
-    def _drain(self) -> None:
-        self._admin.order("/drain_listeners?graceful")
+    def _drain(self, instances: list[Instance]) -> None:
+        if not instances:
+            return
+        for instance in instances:
+            instance.admin.order("/drain_listeners?graceful")
         patience_s = self._settings.limits.timeout_s + 1
         time.sleep(DRAIN_S)  # meanwhile keep-alive connections are told to close with their next answer
+
+        def idle() -> bool:
+            return not sum(one.admin.count("http.main.downstream_rq_active") for one in instances)
+
         with suppress(StageFailed):  # a client that never ends its request is cut off: it had a whole timeout
-            process.wait_until(lambda: not self._admin.count("http.main.downstream_rq_active"), patience_s, "drain")
+            process.wait_until(idle, patience_s, "drain")
 
     def _answers(self, client: httpx.Client) -> bool:
-        if not self._envoy.running():
-            log = self._folders.state / "envoy.log"
-            raise StageFailed("route", f"Envoy ended with code {self._envoy.exit_code()}", hint=f"see {log}")
+        for instance in self._instances:
+            if not instance.running():
+                hint = f"see {instance.output}"
+                raise StageFailed("route", f"Envoy ended with code {instance.exit_code()}", hint=hint)
         try:
-            return client.get(f"{self._settings.url}/readyz").is_success
+            answer = client.get(f"{self._settings.url}/readyz")
         except httpx.TransportError:  # it does not listen yet
             return False
+        return answer.is_success and all(one.admin.epoch() is not None for one in self._instances)
 
     def _unready(self) -> str:
         """Empty when Envoy runs what the experiments say."""
         if self._unapplied:
             return self._unapplied
-        if self._rendering_now is None or not in_force(self._rendering, self._admin):
+        if self._rendering_now is None or not in_force(self._rendering, self._admins):
             return "Envoy does not run the configuration yet"
         return ""
 
@@ -253,8 +269,9 @@ class Router:
         facts = {
             "pid": os.getpid(),
             "address": self._settings.url,
-            "admin": f"http://{self._admin.address}",
-            "envoy_pid": self._envoy.pid,
+            "admin": ",".join(f"http://{one.admin.address}" for one in self._instances),
+            "envoy_pid": self._instances[0].pid,
+            "envoy_pids": [one.pid for one in self._instances],
         }
         storage.write_bytes(self._folders.paper, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emberline.errors import EmberlineError
-from emberline.experiment import Experiment, load_experiment
+from emberline.experiment import Deployed, Experiment, load_deployed, load_experiment
 
 
 class ExperimentsFolder:
@@ -16,11 +16,21 @@ class ExperimentsFolder:
 
     Args:
         check: raises an EmberlineError for an experiment that cannot be routed.
+        check_deployed: the same for a version put in force without one.
+
+    Attributes:
+        deployed: versions put in force without an experiment, by model.
     """
 
-    def __init__(self, folder: Path, check: Callable[[tuple[Experiment, ...]], None]) -> None:
-        self.folder, self._check = folder, check
+    def __init__(
+        self,
+        folder: Path,
+        check: Callable[[tuple[Experiment, ...]], None],
+        check_deployed: Callable[[Deployed], None] = lambda _: None,
+    ) -> None:
+        self.folder, self._check, self._check_deployed = folder, check, check_deployed
         self._good: dict[Path, Experiment] = {}
+        self.deployed: dict[str, Deployed] = {}
         self._seen: object = None
         self.refused: dict[str, EmberlineError] = {}
 
@@ -28,7 +38,7 @@ class ExperimentsFolder:
         """Whether files came, went, or were written since the last call; ConfigMap swaps included."""
         now = sorted(
             (path.name, status.st_mtime_ns, status.st_size, status.st_ino)
-            for pattern in ("*.yaml", "*.status.json")
+            for pattern in ("*.yaml", "*.status.json", "*.deployed.json")
             for path in self.folder.glob(pattern)
             if (status := _stat(path)) is not None
         )
@@ -41,6 +51,7 @@ class ExperimentsFolder:
         self._look(paths)
         if self.refused:
             self._look(paths)  # what stood in its way may have gone by the same change
+        self._look_at_deployed()
         return tuple(sorted(self._good.values(), key=lambda experiment: experiment.name))
 
     def _look(self, paths: list[Path]) -> None:
@@ -53,6 +64,21 @@ class ExperimentsFolder:
             if experiment is not None:
                 usable[path] = experiment
         self._good = usable
+
+    def _look_at_deployed(self) -> None:
+        """Versions put in force without an experiment; one that cannot be used leaves the last one in force."""
+        before, self.deployed = self.deployed, {}
+        for path in sorted(self.folder.glob("*.deployed.json")):
+            model = path.name.removesuffix(".deployed.json")
+            try:
+                found = load_deployed(path)
+                self._check_deployed(found)
+            except EmberlineError as error:
+                self.refused[path.name] = error
+                if model in before:
+                    self.deployed[model] = before[model]
+            else:
+                self.deployed[model] = found
 
     def _newest(self, path: Path, others: tuple[Experiment, ...]) -> Experiment | None:
         """The file's experiment, or the last one of it that was good and still is, beside the others."""
