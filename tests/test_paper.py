@@ -91,3 +91,15 @@ def test_a_manifest_that_is_cut_or_of_another_kind_is_refused(tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptPaper):
         read_manifest(tmp_path / "run")
+
+
+def test_any_flipped_bit_of_a_manifest_is_caught(tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    path = tmp_path / "run" / MANIFEST
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with pytest.raises(EmberlineError):
+            read_manifest(tmp_path / "run")

@@ -1,8 +1,7 @@
 """Checkpoints damaged at random, in a folder or an object store: is all of it caught, and an older one loaded?
 
 A trial is a hundred damages to the newest of two checkpoints: a bit flipped, the end cut off, a file gone, a file that
-does not belong, two files' contents swapped. A flip in the manifest that changes no fact that is used (its date) may
-load the newest, whose tensors must then be right.
+does not belong, two files' contents swapped.
 
 The mutant must turn it red (hashes are not compared):
 
@@ -44,11 +43,9 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
         loaded = one.load_newest(skipped)
         right = loaded is not None and same(loaded.tensors, tensors(loaded.step))
         caught = loaded is not None and loaded.step == 1 and len(skipped) == 1 and bool(skipped[0].why)
-        harmless = loaded is not None and loaded.step == 2 and kind == "flip manifest.json"
-        count = outcomes.setdefault(kind, {"tried": 0, "caught": 0, "harmless": 0})
+        count = outcomes.setdefault(kind, {"tried": 0, "caught": 0})
         count["tried"] += 1
         count["caught"] += right and caught
-        count["harmless"] += right and harmless
         shutil.rmtree(newest)
         shutil.copytree(kept, newest)
     return {"place": "object store" if location else "folder", "outcomes": outcomes}
@@ -56,12 +53,8 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
     counts = [count for trial in trials for count in trial["outcomes"].values()]
-    tried, caught, harmless = (sum(count[name] for count in counts) for name in ("tried", "caught", "harmless"))
-    whole = tried >= TRIALS * DAMAGES
-    return {
-        "tried": tried, "caught": caught, "harmless_manifest_flips": harmless,
-        "reached": whole and caught + harmless == tried,
-    }  # fmt: skip
+    tried, caught = (sum(count[name] for count in counts) for name in ("tried", "caught"))
+    return {"tried": tried, "caught": caught, "reached": tried >= TRIALS * DAMAGES and caught == tried}
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
@@ -83,8 +76,7 @@ def damage(paper_folder: Path, chance: random.Random) -> str:
         path.write_bytes(content)
         return f"flip {path.name}"
     if kind == "cut":
-        # the manifest's last byte is a line's end, without which it is whole
-        path.write_bytes(content[: chance.randrange(len(content) - 1)])
+        path.write_bytes(content[: chance.randrange(len(content))])
     elif kind == "gone":
         path.unlink()
     elif kind == "foreign":

@@ -1,21 +1,23 @@
 """The papers between stages: folders whose manifest names every file, its hash, and where it all came from.
 
-A paper is written under `<name>.partial`, flushed to disk and renamed, with the manifest written last; so a folder with
-a manifest is whole. Reading verifies it before anything is used. Each manifest carries its whole lineage, so that any
-paper, alone, tells which training run it goes back to.
+A paper is written under `<name>.partial`, flushed to disk and renamed, with the manifest written last; so a folder
+with a manifest is whole. Reading verifies it, the manifest included, before anything is used. Each manifest carries
+its whole lineage, so that any paper, alone, tells which training run it goes back to.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emberline import __version__, storage
@@ -23,6 +25,8 @@ from emberline.errors import CorruptPaper, EmberlineError, MissingFile, NewerSch
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+_AGAIN = "restore the file or make it again"
+_SEAL = re.compile(rb',\n  "seal": "([0-9a-f]{32})"\n}\n\Z')
 Kind = Literal["run", "checkpoint", "artifact", "archive", "exposures", "report"]
 
 
@@ -118,7 +122,9 @@ def write_paper(
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    return manifest.model_dump_json(indent=2).encode() + b"\n"
+    """As a file: the last line is a seal, the xxh3 of all bytes before it, so that no flipped bit passes for a fact."""
+    body = manifest.model_dump_json(indent=2).encode().removesuffix(b"\n}")
+    return b'%s,\n  "seal": "%s"\n}\n' % (body, xxhash.xxh3_128_hexdigest(body).encode())
 
 
 def read_manifest(folder: Path, kind: Kind | None = None) -> Manifest:
@@ -131,13 +137,18 @@ def read_manifest(folder: Path, kind: Kind | None = None) -> Manifest:
 
 def parse_manifest(content: bytes, place: Path, kind: Kind | None = None) -> Manifest:
     try:
-        raw: Mapping[str, Any] = json.loads(content)
+        raw: dict[str, Any] = json.loads(content)
         schema = int(raw["schema_version"])
         if schema > SCHEMA:
             raise NewerSchema(place, schema, SCHEMA)
+        raw.pop("seal", None)
         manifest = Manifest.model_validate(raw)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise CorruptPaper(place, "no manifest", "a manifest that can be read") from error
+    if (seal := _SEAL.search(content)) is None:
+        raise CorruptPaper(place, "not sealed", "a last line with the hash of all before it", hint=_AGAIN)
+    if seal[1].decode() != (got := xxhash.xxh3_128_hexdigest(content[: seal.start()])):
+        raise CorruptPaper(place, f"xxh3 {got}", f"xxh3 {seal[1].decode()}", hint=_AGAIN)
     if kind is not None and manifest.kind != kind:
         raise EmberlineError(f"this is a paper of kind {manifest.kind!r}; {kind!r} is required", place=place.parent)
     return manifest
@@ -157,7 +168,7 @@ def verify_paper(folder: Path, kind: Kind | None = None) -> Manifest:
         if not path.is_file():
             raise MissingFile(path, f"a file named by {MANIFEST}")
         if (got := _entry(path)) != entry:
-            raise CorruptPaper(path, f"xxh3 {got.xxh3}", f"xxh3 {entry.xxh3}", hint="restore the file or make it again")
+            raise CorruptPaper(path, f"xxh3 {got.xxh3}", f"xxh3 {entry.xxh3}", hint=_AGAIN)
     foreign = set(_files_under(folder)) - set(manifest.files)
     if foreign:
         raise CorruptPaper(folder / min(foreign), "a file", f"no file that {MANIFEST} does not name")

@@ -255,8 +255,10 @@ def test_the_card_tells_of_training_and_data(archive, runs, artifact):
 
 def test_the_card_tells_nothing_of_a_run_the_artifact_does_not_come_from(archive, runs, artifact):
     run = write_run(runs, artifact, {"accuracy": 0.9})
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "facts": {"accuracy": 0.5}}))
+    from emberline import paper
+
+    other = paper.read_manifest(run).model_copy(update={"facts": {"accuracy": 0.5}})
+    (run / "manifest.json").write_bytes(paper.manifest_bytes(other))
     assert read_archive(archive().path).card["training"] is None
 
 

@@ -65,12 +65,8 @@ def test_every_bit_flip_truncation_missing_and_foreign_file_is_caught(checkpoint
             path.write_bytes(b"x" if damage == "add" else content[:-2] if damage == "cut" else content)
         skipped = []
         loaded = checkpoints.load_newest(skipped)
-        if path.name == "manifest.json" and damage == "flip" and loaded.step == 20:
-            # a flip in a fact that decides nothing (the time, the code's version) changes nothing that is used
-            assert torch.equal(loaded.tensors["model/weight"], tensors["model/weight"])
-        else:
-            assert loaded.step == 10
-            assert [one.name for one in skipped] == ["step-000020"]
+        assert loaded.step == 10
+        assert [one.name for one in skipped] == ["step-000020"]
         for one, whole in files.items():
             one.write_bytes(whole)
         (newest / "foreign").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from emberline import assets, storage
 from emberline.archivefile import CARD, LINEAGE
 from emberline.artifact import DESCRIPTION, PROBE, Artifact
 from emberline.errors import CorruptPaper, EmberlineError, MissingFile
-from emberline.paper import MANIFEST, Manifest, manifest_bytes, read_manifest
+from emberline.paper import MANIFEST, Manifest, read_manifest
 from emberline.recipe import Archive, load_recipe
 
 # keys of request bodies: an input of that name could not be told from them
@@ -41,7 +41,7 @@ def stage(
         shutil.copyfile(artifact / name, folder / name)
     for module in sorted(assets.folder("handlers").glob(f"{SHARED_PREFIX}*.py")):
         shutil.copyfile(module, folder / module.name)
-    (folder / LINEAGE).write_bytes(manifest_bytes(manifest))
+    (folder / LINEAGE).write_text(f"{manifest.model_dump_json(indent=2)}\n", encoding="utf-8")
     card = model_card(manifest, description, settings, _training(artifact, manifest))
     if cascade is not None:
         card["cascade"] = cascade
