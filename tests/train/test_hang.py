@@ -10,7 +10,7 @@ from emberline.train.folder import training_digest
 from emberline.train.hang import Look, judge, limit_s, used_of, watch_of
 from emberline.train.pulse import Beat, Board, Phase, Pulse, Work
 from emberline.train.stack import stack_of
-from emberline.train.straggler import ratios
+from emberline.train.straggler import is_slow, ratios
 
 WATCHED = ("--set", "train.hang_after_s=auto")
 
@@ -133,6 +133,9 @@ def test_a_ranks_pace_is_held_against_the_median_of_the_others():
         {0: 1 / 2.5, 1: 1.0, 2: 2.0}
     )
     assert ratios([Work(1.0, 100)]) == {}
+    assert is_slow(Work(3.0, 100), 2.0, seconds=5.0)
+    assert not is_slow(Work(3.0, 100), 1.4, seconds=5.0)
+    assert not is_slow(Work(0.3, 100), 3.0, seconds=5.0)  # next to nothing, three times
 
 
 def test_without_py_spy_a_stack_says_what_brings_it(monkeypatch, tmp_path):

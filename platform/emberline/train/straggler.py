@@ -4,6 +4,7 @@ All ranks wait for the slowest in each step, so the time of a step says nothing 
 did itself, reading and computing; every few steps the counts are put together.
 """
 
+import time
 from collections.abc import Sequence
 from statistics import median
 
@@ -16,6 +17,7 @@ from emberline.train.world import World
 _EVERY = 16  # steps between two exchanges of counts
 _WINDOW_S = 2.0  # of the busiest rank's own work: less says more about the machine's noise
 _SLOW = 1.5  # times the others' median
+_MATTERS = 0.1  # of the window's time that it takes longer than the others
 _IN_A_ROW = 2  # windows
 
 
@@ -28,6 +30,15 @@ def ratios(works: Sequence[Work]) -> dict[int, float]:
     return {rank: paces[rank] / median(others[rank]) for rank in paces if others[rank] and median(others[rank]) > 0}
 
 
+def is_slow(work: Work, ratio: float, seconds: float) -> bool:
+    """Whether a rank's pace holds the others up; three times next to nothing does not.
+
+    Args:
+        seconds: of the time in which it did this work.
+    """
+    return ratio >= _SLOW and work.seconds * (1 - 1 / ratio) >= _MATTERS * seconds
+
+
 class Stragglers:
     """Tells in the log when a rank becomes slow, and when it no longer is; all ranks have one, rank 0's log is kept."""
 
@@ -35,7 +46,7 @@ class Stragglers:
         self._world, self._log = world, log
         self._own = Work(0.0, 0)
         self._works = [Work(0.0, 0)] * world.size
-        self._slow_windows = [0] * world.size
+        self._slow_windows, self._begun = [0] * world.size, time.monotonic()
 
     def after_step(self, step: int) -> None:
         """Called by all ranks with the number of steps done."""
@@ -48,13 +59,14 @@ class Stragglers:
             self._works[rank] += Work(seconds, int(rows))
         if max(work.seconds for work in self._works) < _WINDOW_S:
             return
+        seconds = time.monotonic() - self._begun
         for rank, ratio in ratios(self._works).items():
-            self._note(step, rank, ratio)
-        self._works = [Work(0.0, 0)] * self._world.size
+            self._note(step, rank, ratio, slow=is_slow(self._works[rank], ratio, seconds))
+        self._works, self._begun = [Work(0.0, 0)] * self._world.size, time.monotonic()
 
-    def _note(self, step: int, rank: int, ratio: float) -> None:
+    def _note(self, step: int, rank: int, ratio: float, *, slow: bool) -> None:
         before = self._slow_windows[rank]
-        now = self._slow_windows[rank] = before + 1 if ratio >= _SLOW else 0
+        now = self._slow_windows[rank] = before + 1 if slow else 0
         if now == _IN_A_ROW:
             work = self._works[rank]
             ms = round(1e3 * work.seconds / work.rows, 3)
