@@ -14,6 +14,7 @@ class TorchServe:
 
     def __init__(self):
         self.registered, self.pending, self.active, self.deleted = True, 0, 0, []
+        self.told = "trial-9-0"
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -21,6 +22,9 @@ class TorchServe:
                 if self.path.startswith("/stats"):
                     name = "cluster.trial/fp32@1.0.upstream_rq_active"
                     return self.answer(200, {"stats": [{"name": name, "value": outer.active}]})
+                if self.path.startswith("/config_dump"):
+                    told = {"header": {"key": "x-config-version", "value": outer.told}}
+                    return self.answer(200, {"configs": [told]})
                 if not outer.registered:
                     return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
                 queue = {"remainingCapacity": 100, "pendingRequests": outer.pending}
@@ -97,3 +101,15 @@ def test_an_ended_experiment_uses_only_the_version_that_it_sends_traffic_to(made
     assert not uses(ended(made, "Shipped"), "digits", "1.0")
     assert uses(ended(made, "RolledBack"), "digits", "1.0")
     assert not uses(ended(made, "Shipped"), "another", "1.1")
+
+
+def test_a_version_that_units_in_a_holdout_or_outside_of_a_slice_get_stays(made, torchserve):
+    shipped = ended(made, "Shipped")
+    torchserve.told = "trial-9-0, default-digits@1.0"
+    how, why = retire(shipped, [shipped], torchserve.servers)
+    assert how == "kept"
+    assert "holdout" in why
+    torchserve.told = "trial-9-0"
+    sliced = made.experiment(status=shipped.status.model_dump(), layer={"name": "ranking", "buckets": [0, 5000]})
+    assert retire(sliced, [sliced], torchserve.servers)[0] == "kept"
+    assert torchserve.deleted == []

@@ -42,8 +42,8 @@ def answering():
 def test_envoys_dump_confirms_the_whole_version_and_nothing_like_it(made, answering, tmp_path):
     running = made.in_step(1)
     version = running.config_version
-    taken = answering(f'{{"value": "{version}"}}')
-    older = answering(f'{{"value": "{version}0"}}')
+    taken = answering(f'{{"key": "x-config-version", "value": "{version}"}}')
+    older = answering(f'{{"key": "x-config-version", "value": "{version}0"}}')
     options = {"route": None, "data": tmp_path, "decided_at": 0.0}
     assert has_taken(running, admin=taken, **options)
     assert not has_taken(running, admin=older, **options)

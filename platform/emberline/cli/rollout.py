@@ -23,6 +23,8 @@ def rollout(
     abort: str | None = None,
     force: str | None = None,
     to: str | None = None,
+    deploy: str | None = None,
+    rollback: str | None = None,
     reason: str | None = None,
 ) -> None:
     """Move traffic along each experiment's ramp on what its data say; roll back by itself.
@@ -33,7 +35,7 @@ def rollout(
         experiments: folder of experiments, with their status, audit logs and requests.
         data: folder of exposures and outcomes.
         route: address of the router, to see that it took a configuration.
-        envoy_admin: address of Envoy's admin interface, which sees it sooner.
+        envoy_admin: address of Envoy's admin interface, which sees it sooner; several, with commas between.
         management: TorchServe's management address; with it, the loser of a shipped experiment is unregistered.
         interval: between two looks, such as 1s or 5m.
         until_done: exit when every experiment has ended.
@@ -44,9 +46,15 @@ def rollout(
         abort: name of an experiment to roll back.
         force: name of an experiment to move on whatever its numbers say (its guardrails still roll it back).
         to: with --force: number of a later step, from 1 on, or `ship`.
-        reason: why, for --pause, --resume, --abort and --force; kept in the audit log.
+        deploy: MODEL@VERSION that is to answer without an experiment; what answered before is drained.
+        rollback: model that is to be answered by the version before the last --deploy.
+        reason: why, for each of these; kept in the audit log.
     """
-    from emberline.rollout.verb import ask, run
+    from emberline.rollout.verb import ask, ask_to_deploy, run
+
+    if deploy is not None or rollback is not None:
+        ask_to_deploy(experiments, deploy, rollback, reason)
+        return
 
     asked: dict[Action, str | None] = {"pause": pause, "resume": resume, "abort": abort, "force": force}
     wishes = {action: name for action, name in asked.items() if name is not None}

@@ -16,8 +16,8 @@ from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
 from emberline.compare.routed import Routed, load_routed, write_routed
 from emberline.errors import EmberlineError
-from emberline.experiment import Experiment, Status
-from emberline.rollout import audit, phases
+from emberline.experiment import Experiment, Status, deployed_path, load_deployed
+from emberline.rollout import audit, deployments, phases
 from emberline.rollout.retire import Servers, retire
 from emberline.rollout.routers import has_taken, num_routed
 from emberline.rollout.store import Store
@@ -64,7 +64,13 @@ class Rollout:
             return False
         for unreadable in wrong:
             self._say(str(unreadable.place), str(unreadable))
-        done = bool(experiments) and not wrong
+        done = not wrong
+        try:
+            done &= self._deployments(experiments)
+        except EmberlineError as error:
+            self._say("deployments", f"will try again: {error}")
+            done = False
+        done &= bool(experiments) or bool(self.settled)
         for experiment in experiments:
             try:
                 done &= self._advance(experiment, experiments)
@@ -92,11 +98,10 @@ class Rollout:
 
     def _begin(self, experiment: Experiment, others: list[Experiment]) -> None:
         """Enters the first step, unless another experiment has the model's traffic."""
-        model = experiment.spec.model
         for other in others:
             before = other.status.phase != "Pending" or other.name < experiment.name
-            if other.spec.model == model and other.name != experiment.name and not other.terminal and before:
-                self._say(experiment.name, f"waits: experiment {other.name} has the traffic of model {model}")
+            if experiment.shares_units_with(other) and other.name != experiment.name and not other.terminal and before:
+                self._say(experiment.name, f"waits: experiment {other.name} has its units of {experiment.spec.model}")
                 return
         look = assess(experiment, Observations(), time.time())
         after = phases.next_status(experiment, look, time.time())
@@ -163,6 +168,9 @@ class Rollout:
         key = (experiment.name, experiment.status.revision)
         if key in self.settled:
             return True
+        if self._was_deployed_over(experiment):  # versions come and go by that, from then on
+            self.settled.add(key)
+            return True
         if self._has_routers and not _is_superseded(experiment, others) and not self._is_taken(experiment):
             self._say(experiment.name, f"{experiment.status.phase}; waiting for the routers to take it")
             return False
@@ -174,6 +182,32 @@ class Rollout:
             audit.note(self.folder, experiment, "unregistered", experiment.status)
         self.settled.add(key)
         return True
+
+    def _deployments(self, experiments: list[Experiment]) -> bool:
+        """Carries out what was asked for, and lets go what answered before; True when nothing is left to do."""
+        done = True
+        for wish in deployments.read_wishes(self.folder):
+            if (other := deployments.going_on(wish, experiments)) is not None:
+                self._say(wish.model, f"{wish.version} waits: experiment {other} has the traffic; --abort ends it")
+                done = False
+                continue
+            found = deployments.carry_out(self.folder, wish, experiments, self.route)
+            self.log.say(f"{found.model}: {found.version} answers in place of {found.previous or '?'}; {found.reason}")
+        for found in deployments.read_deployed(self.folder):
+            key = (found.model, round(found.since * 1e6))
+            if key in self.settled:
+                continue
+            how, why = deployments.settle(found, experiments, self.servers)
+            self._say(found.model, why)
+            if how == "draining":
+                done = False
+            else:
+                self.settled.add(key)
+        return done
+
+    def _was_deployed_over(self, experiment: Experiment) -> bool:
+        path = deployed_path(self.folder, experiment.spec.model)
+        return path.is_file() and load_deployed(path).since >= experiment.status.since
 
     @property
     def _has_routers(self) -> bool:
@@ -208,7 +242,7 @@ class Rollout:
 def _is_superseded(experiment: Experiment, others: list[Experiment]) -> bool:
     """Whether another experiment decides for the model now, so that routers will never show this one again."""
     return any(
-        other.spec.model == experiment.spec.model
+        other.shares_units_with(experiment)
         and other.name != experiment.name
         and (not other.terminal or other.status.since > experiment.status.since)
         for other in others

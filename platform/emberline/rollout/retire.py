@@ -9,7 +9,7 @@ from typing import Literal
 
 from emberline.errors import StageFailed
 from emberline.experiment import Experiment
-from emberline.rollout.routers import num_active
+from emberline.rollout.routers import answers_by_default, num_active
 from emberline.route.clusters import cluster_name
 from emberline.serve import management
 
@@ -36,10 +36,23 @@ def retire(experiment: Experiment, others: Sequence[Experiment], servers: Server
         return "kept", f"{model} {version} stays registered"
     if user := next((one.name for one in others if one.name != experiment.name and uses(one, model, version)), None):
         return "kept", f"{model} {version} stays registered: experiment {user} uses it"
-    if management.describe(servers.management, model, version) is None:
+    if experiment.spec.layer is not None:
+        return "kept", f"{model} {version} stays registered: units outside of the experiment's slice get it"
+    if servers.admin is not None and answers_by_default(model, version, admin=servers.admin):
+        return "kept", f"{model} {version} stays registered: the router gives it to units in the holdout"
+    return let_go(model, version, [cluster_name(experiment, experiment.spec.control)], servers)
+
+
+def let_go(model: str, version: str, clusters: Sequence[str], servers: Servers) -> tuple[Retirement, str]:
+    """One round of unregistering a version that gets no traffic any more.
+
+    Args:
+        clusters: through which routers sent it requests.
+    """
+    if servers.management is None or management.describe(servers.management, model, version) is None:
         return "unregistered", f"{model} {version} is not registered"
     if servers.admin is not None:
-        active = num_active(servers.admin, cluster_name(experiment, experiment.spec.control))
+        active = sum(num_active(servers.admin, cluster) for cluster in clusters)
         if active:
             return "draining", f"{active} requests to {model} {version} are in flight"
     try:

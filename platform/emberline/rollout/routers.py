@@ -42,6 +42,13 @@ def answers_by_default(model: str, version: str, *, admin: str) -> bool:
     return all(f"default-{model}@{version}" in versions for versions in _told(admin))
 
 
+def version_in_force(model: str, route: str) -> str:
+    """The version that answers units that no experiment has, as the router tells it; empty where it has none."""
+    told = _get(f"{route.rstrip('/')}/predictions/{model}", "the router").headers.get("x-config-version", "")
+    prefix = f"default-{model}@"
+    return next((one.removeprefix(prefix) for one in told.split(", ") if one.startswith(prefix)), "")
+
+
 def _told(admin: str) -> list[set[str]]:
     """Of each process of the router, the configuration versions that its routes tell clients."""
     told = []

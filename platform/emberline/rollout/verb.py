@@ -9,6 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.experiment import Duration, load_experiment
+from emberline.recipe import parse_model
+from emberline.rollout.deployments import Wish, leave_wish, rollback_of
 from emberline.rollout.loop import Rollout
 from emberline.rollout.phases import SHIP, Action
 from emberline.rollout.requests import leave_request
@@ -71,6 +73,27 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
     _check_target(action, target, len(load_experiment(path).spec.ramp))
     leave_request(experiments, name, action, reason, target)
     RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
+
+
+def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, reason: str | None) -> None:
+    """Leaves a request for a version to answer without an experiment, or for the one before it.
+
+    Raises:
+        InvalidSetting: no MODEL@VERSION, no reason, both wishes at once, or nothing to roll back to.
+    """
+    if deploy is not None and rollback is not None:
+        raise InvalidSetting("rollout", "--deploy and --rollback", "both", "one of them")
+    if not reason:
+        raise InvalidSetting("rollout", "--reason", reason, "a reason for the audit log")
+    if rollback is not None:
+        wish = rollback_of(experiments, rollback, reason)
+    else:
+        model, at, version = (deploy or "").partition("@")
+        if not (at and model and version):
+            raise InvalidSetting("rollout", "--deploy", deploy, "MODEL@VERSION")
+        wish = parse_model(Wish, {"model": model, "version": version, "reason": reason}, Path("rollout --deploy"))
+    leave_wish(experiments, wish)
+    RunLog().say(f"{wish.model}: {wish.version} is asked for; a running rollout puts it in force at its next look")
 
 
 def _check_target(action: Action, target: str | None, num_steps: int) -> None:

@@ -1,0 +1,134 @@
+"""Puts a version in force without an experiment, or the one before it again, with the drain that a loser gets.
+
+A person leaves a request; the controller notes it, writes `<model>.deployed.json`, which routers follow, and lets the
+version go that answered before: no traffic, nothing in flight, unregistered. While an experiment is going on for the
+model it has the traffic; the request waits until that has ended or was aborted.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from emberline import storage
+from emberline.compare.jsonlines import append_line
+from emberline.errors import CorruptPaper, InvalidSetting
+from emberline.experiment import Deployed, Experiment, deployed_path, load_deployed
+from emberline.paper import Frozen
+from emberline.recipe import Name, Version
+from emberline.rollout.audit import audit_path
+from emberline.rollout.retire import Retirement, Servers, let_go, uses
+from emberline.rollout.routers import answers_by_default, version_in_force
+from emberline.route.clusters import default_cluster_name
+from emberline.route.settings import Served
+
+_REQUEST = ".deploy.json"
+
+
+class Wish(Frozen):
+    """What a person asked for.
+
+    Attributes:
+        previous: the version that answered then, where the asker knows it; else the routers are asked.
+    """
+
+    model: Name
+    version: Version
+    reason: str
+    previous: str = ""
+
+
+def leave_wish(folder: Path, wish: Wish) -> Path:
+    path = folder / f"{wish.model}{_REQUEST}"
+    storage.write_bytes(path, orjson.dumps(wish.model_dump()))
+    return path
+
+
+def read_wishes(folder: Path) -> list[Wish]:
+    """All that wait.
+
+    Raises:
+        CorruptPaper: somebody wrote one by hand and wrongly.
+    """
+    found = []
+    for path in sorted(folder.glob(f"*{_REQUEST}")):
+        try:
+            found.append(Wish.model_validate(orjson.loads(path.read_bytes())))
+        except ValueError as error:
+            raise CorruptPaper(path, "no request", "model, version and reason", hint="remove the file") from error
+    return found
+
+
+def read_deployed(folder: Path) -> list[Deployed]:
+    return [load_deployed(path) for path in sorted(folder.glob("*.deployed.json"))]
+
+
+def rollback_of(folder: Path, model: str, reason: str) -> Wish:
+    """The wish that brings back what answered before the last deployment.
+
+    Raises:
+        InvalidSetting: nothing was deployed, or nobody knows what answered before.
+    """
+    path = deployed_path(folder, model)
+    deployed = load_deployed(path) if path.is_file() else None
+    if deployed is None or not deployed.previous:
+        required = "a model with a version that was deployed in another's place"
+        raise InvalidSetting("rollout", "--rollback", model, required, hint="--deploy MODEL@VERSION names one")
+    return Wish(model=model, version=deployed.previous, reason=reason, previous=deployed.version)
+
+
+def going_on(wish: Wish, experiments: Sequence[Experiment]) -> str | None:
+    """Name of the experiment that has the model's traffic."""
+    return next((one.name for one in experiments if one.spec.model == wish.model and not one.terminal), None)
+
+
+def carry_out(folder: Path, wish: Wish, experiments: Sequence[Experiment], route: str | None) -> Deployed:
+    """Notes the decision and puts it in force; doing it again after a kill changes nothing."""
+    path = deployed_path(folder, wish.model)
+    before = load_deployed(path) if path.is_file() else None
+    if before is None or before.version != wish.version or before.reason != wish.reason:
+        previous = wish.previous or _answering(wish.model, before, experiments, route)
+        deployed = Deployed(
+            model=wish.model,
+            version=wish.version,
+            previous="" if previous == wish.version else previous,
+            since=time.time(),
+            reason=wish.reason,
+        )
+        line = {"time": deployed.since, "event": "deploy", **deployed.model_dump()}
+        append_line(audit_path(folder, f"{wish.model}.deployed"), line)
+        storage.write_bytes(path, orjson.dumps(deployed.model_dump(), option=orjson.OPT_INDENT_2))
+        before = deployed
+    (folder / f"{wish.model}{_REQUEST}").unlink(missing_ok=True)
+    return before
+
+
+def settle(deployed: Deployed, experiments: Sequence[Experiment], servers: Servers) -> tuple[Retirement, str]:
+    """One round of letting the version go that answered before.
+
+    Returns:
+        How far it is, with a sentence that says why.
+    """
+    model, previous = deployed.model, deployed.previous
+    if servers.admin is not None and not answers_by_default(model, deployed.version, admin=servers.admin):
+        return "draining", f"waiting for the routers to take {model} {deployed.version}"
+    if not previous or servers.management is None:
+        return "kept", f"{model} {deployed.version} answers; no other version is let go"
+    user = next((one.name for one in experiments if not one.terminal and uses(one, model, previous)), None)
+    if user is not None:
+        return "kept", f"{model} {previous} stays registered: experiment {user} uses it"
+    clusters = [default_cluster_name(Served(model, previous))]
+    return let_go(model, previous, clusters, servers)
+
+
+def _answering(model: str, before: Deployed | None, experiments: Sequence[Experiment], route: str | None) -> str:
+    """The version that answers now: the last experiment's winner, the last deployment's, else what the router says."""
+    ended = [one for one in experiments if one.spec.model == model and one.terminal and one.spec.layer is None]
+    last = max(ended, key=lambda one: one.status.since, default=None)
+    if last is not None and (before is None or last.status.since > before.since):
+        shipped = last.status.phase == "Shipped"
+        return (last.spec.treatment if shipped else last.spec.control).version
+    if before is not None:
+        return before.version
+    return version_in_force(model, route) if route is not None else ""

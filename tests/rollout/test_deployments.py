@@ -1,0 +1,168 @@
+"""A version is put in force without an experiment, and brought back; a real router follows, a loser is drained."""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+import yaml
+
+from emberline.cli.rollout import rollout
+from emberline.errors import InvalidSetting
+from emberline.experiment import load_experiment
+from emberline.process import free_port, start, wait_until
+from emberline.rollout.audit import read_audit
+from emberline.rollout.loop import Rollout
+from emberline.rollout.retire import Servers
+from emberline.rollout.store import FolderStore
+from emberline.runlog import RunLog
+
+
+class TorchServe:
+    """Predictions and management of one model, whose versions answer with their own path."""
+
+    def __init__(self):
+        self.registered, self.busy, self.asked = {"1.0", "1.1"}, threading.Event(), threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["content-length"]))
+                if outer.busy.is_set():
+                    outer.asked.set()
+                    wait_until(lambda: not outer.busy.is_set(), 20, "the slow answer")
+                self.answer(200, {"label": "1", "score": 1.0, "path": self.path})
+
+            def do_GET(self):
+                version = self.path.rpartition("/")[2]
+                if version not in outer.registered:
+                    return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
+                queue = {"remainingCapacity": 100, "pendingRequests": 0}
+                facts = {"modelName": "digits", "modelVersion": version, "modelUrl": "x.mar", "workers": []}
+                return self.answer(200, [{**facts, "minWorkers": 1, "jobQueueStatus": queue}])
+
+            def do_DELETE(self):
+                outer.registered.discard(self.path.rpartition("/")[2])
+                self.answer(200, {"status": "unregistered"})
+
+            def answer(self, code, body):
+                content = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"127.0.0.1:{self.server.server_port}"
+
+
+class Here:
+    def __init__(self, folder, torchserve):
+        self.experiments, self.torchserve = folder / "state/experiments", torchserve
+        self.experiments.mkdir(parents=True)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        upstreams = [part for v in ("1.0", "1.1") for part in ("--upstream", f"digits@{v}={torchserve.address}")]
+        command = [sys.executable, "-m", "emberline.cli", "route", "--port", str(port), *upstreams]
+        self.child = start([*command, "--default", "digits=1.0"], name="route", cwd=folder, log=folder / "route.log")
+        paper = folder / "state/route.json"
+        wait_until(lambda: paper.is_file() or self.child.poll() is not None, 60, "the router")
+        self.servers = Servers(json.loads(paper.read_bytes())["admin"], torchserve.address)
+        self.folder = folder
+        self.begin()
+
+    def begin(self):
+        """A controller, as after a restart: it knows what is on disk."""
+        log = RunLog(self.folder / "rollout.jsonl", quiet=True)
+        self.controller = Rollout(
+            FolderStore(self.experiments), self.experiments, self.folder / "data", self.servers, log, self.url
+        )
+
+    def ask(self):
+        return httpx.post(f"{self.url}/predictions/digits", json={}, headers={"x-unit-id": "u"}, timeout=30)
+
+    def until(self, condition):
+        def round_and_look():
+            self.controller.round()
+            return condition()
+
+        wait_until(round_and_look, 30, "the deployment")
+
+    def want(self, **wish):
+        rollout(experiments=self.experiments, reason="because", **wish)
+
+
+@pytest.fixture
+def here(tmp_path):
+    torchserve = TorchServe()
+    made = Here(tmp_path, torchserve)
+    yield made
+    made.child.stop(grace_s=20)
+    torchserve.server.shutdown()
+    torchserve.server.server_close()
+
+
+def test_a_version_is_deployed_and_the_one_before_drained_and_let_go(here):
+    assert here.ask().headers["x-model-version"] == "1.0"
+    here.torchserve.busy.set()
+    slow = threading.Thread(target=here.ask)
+    slow.start()
+    assert here.torchserve.asked.wait(10)
+    here.want(deploy="digits@1.1")
+    here.until(lambda: httpx.get(f"{here.url}/predictions/digits").headers["x-config-version"] == "default-digits@1.1")
+    here.controller.round()
+    assert "1.0" in here.torchserve.registered, "its last request is still under way"
+    here.begin()
+    here.controller.round()
+    here.torchserve.busy.clear()
+    slow.join()
+    here.until(lambda: here.torchserve.registered == {"1.1"})
+    assert here.ask().json()["path"] == "/predictions/digits/1.1"
+    assert here.controller.round(), "nothing is left to do"
+
+    here.torchserve.registered.add("1.0")  # as `emberline serve` does with an archive that is put back
+    here.want(rollback="digits")
+    here.until(lambda: here.torchserve.registered == {"1.0"})
+    assert here.ask().headers["x-model-version"] == "1.0"
+    lines = read_audit(here.experiments, "digits.deployed")
+    assert [(line["version"], line["previous"], line["reason"]) for line in lines] == [
+        ("1.1", "1.0", "because"),
+        ("1.0", "1.1", "because"),
+    ]
+
+
+def test_a_deployment_waits_for_an_experiment_and_then_takes_its_place(here, made):
+    path = here.experiments / "trial.yaml"
+    path.write_text(yaml.safe_dump(made.document(ramp=[{"weight": 5000, "until": {"max_wait": "1h"}}])))
+    here.until(lambda: load_experiment(path).status.phase == "Ramping")
+    here.want(deploy="digits@1.1")
+    here.controller.round()
+    assert not (here.experiments / "digits.deployed.json").exists()
+    rollout(experiments=here.experiments, abort="trial", reason="no time")
+    here.until(lambda: here.ask().headers["x-config-version"] == "default-digits@1.1")
+    here.until(lambda: here.torchserve.registered == {"1.1"})
+
+
+def test_what_cannot_be_deployed_is_told(here):
+    for wish in ({"deploy": "digits"}, {"deploy": "digits@one"}, {"rollback": "digits"}):
+        with pytest.raises(InvalidSetting):
+            here.want(**wish)
+    with pytest.raises(InvalidSetting, match="--reason"):
+        rollout(experiments=here.experiments, deploy="digits@1.1")
+    here.want(deploy="digits@7.7")
+    here.controller.round()
+    wait_until(
+        lambda: "digits.deployed.json: version is 'digits@7.7'" in (here.folder / "route.log").read_text(),
+        10,
+        "the refusal",
+    )
+    assert here.ask().headers["x-model-version"] == "1.0"
