@@ -73,9 +73,19 @@ with write_paper(folder / "artifacts" / "trained", "artifact", recipe=recipe.dig
 
 
 def prepare(
-    folder: Path, factory: str, *, shape: list[int], source: dict[str, Any], weights: Path | None = None
+    folder: Path,
+    factory: str,
+    *,
+    shape: list[int],
+    source: dict[str, Any],
+    weights: Path | None = None,
+    more: dict[str, Any] | None = None,
 ) -> Path:
-    """A recipe and its "trained" artifact; returns the recipe's path."""
+    """A recipe and its "trained" artifact; returns the recipe's path.
+
+    Args:
+        more: stages of further artifacts before they are quantized as `int8` is, by name.
+    """
     (folder / "benchrows.py").write_text(_CODE)
     int8 = [{"stage": "quantize", "calibration_rows": 16}, {"stage": "export", "backends": BACKENDS, "max_batch": 8}]
     recipe = {
@@ -90,6 +100,7 @@ def prepare(
             "artifacts": {
                 "fp32": {"stages": [{"stage": "export", "backends": ["aoti"], "max_batch": 8}]},
                 "int8": {"stages": int8},
+                **{name: {"stages": [*stages, *int8]} for name, stages in (more or {}).items()},
             },
         },
     }
@@ -100,9 +111,9 @@ def prepare(
     return path
 
 
-def pictures(folder: Path, factory: str, size: int = 224) -> Path:
+def pictures(folder: Path, factory: str, size: int = 224, more: dict[str, Any] | None = None) -> Path:
     source = {"source": "benchrows:pictures", "arguments": {"size": size}}
-    return prepare(folder, factory, shape=[3, size, size], source=source)
+    return prepare(folder, factory, shape=[3, size, size], source=source, more=more)
 
 
 def sentences(folder: Path, tokens: int = 128) -> Path:

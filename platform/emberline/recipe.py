@@ -252,6 +252,9 @@ class Distill(Teaching):
     stage: Literal["distill"]
     student: Model | None = None
     """The net that learns, made anew; without it the net as the stages before left it."""
+    inherit: dict[str, str] = {}
+    """Parts of the student that start with the weights of the trained net's: its own, and the one it takes after. A
+    factorised embedding takes after a whole one."""
     teacher: str | None = None
     """Folder of the artifact that teaches, from the working directory; without it the trained one."""
     recorded: str | None = None
@@ -270,6 +273,8 @@ class Distill(Teaching):
             raise ValueError("recorded answers hold no features; leave features or recorded out")
         if self.recorded and self.teacher:
             raise ValueError("recorded answers stand in for a teacher; leave teacher or recorded out")
+        if self.inherit and self.student is None:
+            raise ValueError("inherit does nothing without a student, which has all weights already; leave it out")
         return self
 
 

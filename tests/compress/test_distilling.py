@@ -9,11 +9,13 @@ from torch import nn
 from emberline import models
 from emberline.artifact import read_artifact
 from emberline.compress.context import prepare
+from emberline.compress.inheriting import inherit
 from emberline.compress.record import record
 from emberline.compress.stages.distill import distill
 from emberline.compress.state import State, read_state, write_state
 from emberline.compress.teaching import DistillLoss, Lesson
 from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, StageFailed
+from emberline.models.encoder import encoder
 from emberline.recipe import Distill, Model, load_recipe
 from emberline.train.recorded import read_answers
 
@@ -97,6 +99,34 @@ def test_a_layer_of_features_that_is_not_there_is_named(trained_run):
         distill(State(digits_cnn_of(trained_run)), settings, context)
 
 
+def test_a_student_takes_over_parts_and_a_table_in_two_factors():
+    torch.manual_seed(0)
+    shape = {"vocabulary": 12, "width": 8, "heads": 2, "inner": 16, "positions": 4}
+    trained, student = encoder(2, layers=2, **shape), encoder(2, layers=1, table=8, **shape)
+    inherit(student, trained, {"tokens": "tokens", "layers.0": "layers.1"})
+    torch.testing.assert_close(student.layers[0].state_dict(), trained.layers[1].state_dict())
+    ids = torch.arange(12)
+    torch.testing.assert_close(student.tokens(ids), trained.tokens(ids))  # as wide as the table: nothing is lost
+    narrow = encoder(2, layers=1, table=4, **shape)
+    inherit(narrow, trained, {"tokens": "tokens"})
+    singular = torch.linalg.svdvals(trained.tokens.weight)
+    lost = (narrow.tokens(ids) - trained.tokens(ids)).norm()
+    torch.testing.assert_close(lost, singular[4:].norm())  # the least that four columns can lose
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({"layers.0": "layers.7"}, "inherit .trained net's part. is 'layers.7'"),
+        ({"layers.0": "classifier"}, "inherit.layers.0 is 'classifier'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_by_name(parts, text):
+    shape = {"vocabulary": 12, "width": 8, "heads": 2, "inner": 16, "positions": 4}
+    with pytest.raises(InvalidSetting, match=text):
+        inherit(encoder(2, layers=1, **shape), encoder(2, layers=2, **shape), parts)
+
+
 def test_answers_to_other_rows_are_refused(trained_run, recorded, tmp_path):
     with pytest.raises(InvalidSetting, match="number of answers is"):
         read_answers(recorded, trained_run.recipe, 3)
@@ -119,6 +149,7 @@ def test_recorded_answers_beside_augmentation_are_refused(trained_run, recorded)
     [
         ("{stage: distill, epochs: 1, soft: 0}", "the teacher has no say"),
         ("{stage: distill, epochs: 1, recorded: a.parquet, features: {a: b}}", "hold no features"),
+        ("{stage: distill, epochs: 1, inherit: {a: b}}", "inherit does nothing without a student"),
     ],
 )
 def test_a_distillation_that_teaches_nothing_is_refused(trained_run, setting, text):

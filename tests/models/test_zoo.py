@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from emberline.artifact import Artifact, to_json
 from emberline.compress.stages.prune import remove_channels
+from emberline.errors import EmberlineError, MissingFile
 from emberline.models import create, example_inputs
-from emberline.models.encoder import encoder, from_bert
+from emberline.models.encoder import encoder, from_bert, pretrained
 from emberline.models.mobilenet import mobilenet_v2
 from emberline.models.resnet import resnet18
 from emberline.recipe import Input, Model, Preprocessing, Prune
@@ -126,7 +127,27 @@ def test_pruned_nets_are_rebuilt_by_another_process_with_equal_outputs(tmp_path)
         np.testing.assert_allclose(got, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+def test_published_weights_start_an_encoder_with_a_classifier_of_its_own(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(bert_like(), path)
+    shape = {"vocabulary": 20, "width": 8, "layers": 1, "heads": 2, "inner": 16}
+    net = pretrained(str(path), classes=3, positions=4, **shape)
+    assert torch.equal(net.positions.weight, from_bert(bert_like())["positions.weight"][:4])
+    assert net.classifier.weight.shape == (3, 8)
+    with pytest.raises(EmberlineError, match="layers"):
+        pretrained(str(path), positions=4, **{**shape, "layers": 2})
+    with pytest.raises(MissingFile, match="elsewhere"):
+        pretrained(str(tmp_path / "elsewhere"), **shape)
+
+
 def test_weights_of_a_bert_like_checkpoint_fit_the_encoder():
+    net = encoder(vocabulary=20, width=8, layers=1, heads=2, inner=16, positions=6)
+    net.load_state_dict(from_bert(bert_like()), strict=True)
+
+
+def bert_like() -> dict[str, torch.Tensor]:
+    """A checkpoint of one layer, always the same."""
+    torch.manual_seed(0)
     names = ["query", "key", "value"]
     width, inner = 8, 16
     matrix, vector = torch.randn(width, width), torch.randn(width)
@@ -144,5 +165,4 @@ def test_weights_of_a_bert_like_checkpoint_fit_the_encoder():
     checkpoint["encoder.layer.0.intermediate.dense.bias"] = torch.randn(inner)
     checkpoint["encoder.layer.0.output.dense.weight"] = torch.randn(width, inner)
     checkpoint["encoder.layer.0.output.dense.bias"] = vector
-    net = encoder(vocabulary=20, width=width, layers=1, heads=2, inner=inner, positions=6)
-    net.load_state_dict(from_bert(checkpoint), strict=True)
+    return {name: tensor.clone() for name, tensor in checkpoint.items()}

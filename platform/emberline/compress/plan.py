@@ -23,8 +23,8 @@ STATE = "state.json"  # what a finished step leaves in its folder of the cache
 _LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime", "openvino", "nncf")
 # beside the stages and backends themselves, what decides what they make
 _STAGE_MODULES = (
-    "agreement", "aware", "context", "dynamic_int8", "embeddings", "halves", "kernels", "layers", "masks", "probe",
-    "program", "record", "sensitivity", "smooth", "state", "static_int8", "target", "teaching", "widths",
+    "agreement", "aware", "context", "dynamic_int8", "embeddings", "halves", "inheriting", "kernels", "layers", "masks",
+    "probe", "program", "record", "sensitivity", "smooth", "state", "static_int8", "target", "teaching", "widths",
 )  # fmt: skip
 _COMPILED = ("aoti", "aoti-native")
 

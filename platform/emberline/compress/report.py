@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from emberline import storage
-from emberline.compress import gates
+from emberline.compress.choice import correct_rows
 from emberline.compress.entry import Entry
+from emberline.compress.gates import paired_drop
 from emberline.compress.target import absent_backends
 from emberline.recipe import Compress, Export, Recipe
 
@@ -107,7 +109,12 @@ def _content(
         "batch_sizes": batch_sizes,
         "threads": threads,
         "absent": absent_backends() if settings and _wants_installed(settings) else {},
-        "artifacts": {name: _artifact(entry, baseline, tested) for name, entry in entries.items()},
+        "artifacts": {
+            name: _artifact(
+                entry, baseline, tested, None if name == baseline else correct_rows(entries[baseline].measured)
+            )
+            for name, entry in entries.items()
+        },
     }
 
 
@@ -117,7 +124,14 @@ def _wants_installed(settings: Compress) -> bool:
     return any(isinstance(stage, Export) and stage.backends == "installed" for stage in stages)
 
 
-def _artifact(entry: Entry, baseline: str, tested: Mapping[str, list[int]]) -> dict[str, Any]:
+def _artifact(
+    entry: Entry, baseline: str, tested: Mapping[str, list[int]], reference: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """One artifact's part of the report.
+
+    Args:
+        reference: 1 or 0 for each validation row as the baseline answered it; None for the baseline itself.
+    """
     stages = [
         {
             "stage": one.name,
@@ -147,6 +161,7 @@ def _artifact(entry: Entry, baseline: str, tested: Mapping[str, list[int]]) -> d
         "hint": entry.failure.hint if entry.failure else None,
         "tried": list(entry.tried),
         "measurement": measurement.model_dump(mode="json"),
+        "drop_below": None if reference is None else paired_drop(reference, correct_rows(entry.measured)).upper,
         "packages": [package.model_dump(mode="json") for package in entry.artifact.packages],
         "gates": [{"gate": one.gate, "verdict": one.verdict, "text": one.text} for one in entry.outcomes],
         "stages": stages,
@@ -160,7 +175,7 @@ def _test(name: str, baseline: str, tested: Mapping[str, list[int]]) -> dict[str
     if name not in tested or baseline not in tested:
         return None
     correct, reference = np.asarray(tested[name], np.int64), np.asarray(tested[baseline], np.int64)
-    paired = gates.paired_drop(reference, correct)
+    paired = paired_drop(reference, correct)
     return {
         "rows": len(correct),
         "accuracy": float(correct.mean()),

@@ -9,10 +9,14 @@ Legend of shapes: B rows, T tokens, D width, H heads, E width of a head, K class
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+
+from emberline.errors import EmberlineError, MissingFile
 
 _EPSILON = 1e-12  # of BERT's norms
 
@@ -117,6 +121,34 @@ def encoder(
         vocabulary=vocabulary, width=width, layers=layers, heads=heads, inner=inner, positions=positions,
         classes=classes, table=table or width,
     )  # fmt: skip
+
+
+def pretrained(weights: str, classes: int = 2, **shape: int) -> nn.Module:
+    """The encoder with the published weights of a BERT-like checkpoint, and a new classifier over it.
+
+    Args:
+        weights: the checkpoint's `model.safetensors`, from the working directory. It is read whenever the module is
+            made, so it has to stay where it is while the recipe is worked on.
+        shape: as `encoder` takes it; fewer `positions` than published keep the first ones.
+
+    Raises:
+        MissingFile: there are no such weights.
+        EmberlineError: they are of another shape.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise MissingFile(path, "the published weights", hint="model.arguments.weights names them")
+    net = encoder(classes, **shape)
+    renamed = from_bert(load_file(path))
+    renamed["positions.weight"] = renamed["positions.weight"][: len(net.get_parameter("positions.weight"))]
+    try:
+        missing, unknown = net.load_state_dict(renamed, strict=False)
+    except RuntimeError as error:
+        raise EmberlineError(" ".join(str(error).split())[:300], place=path) from error
+    if unknown or any(not name.startswith("classifier.") for name in missing):
+        fact = f"the weights lack {missing} and hold {unknown} beside them"
+        raise EmberlineError(fact, place=path, hint="layers, and table, are to be as published")
+    return net
 
 
 def from_bert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from emberline import models
 from emberline.artifact import read_artifact
 from emberline.compress import masks
 from emberline.compress.context import Context
+from emberline.compress.inheriting import inherit
 from emberline.compress.program import require_forward
 from emberline.compress.state import State
 from emberline.compress.teaching import DistillLoss, Pupil
@@ -67,7 +68,10 @@ def _student(state: State, settings: Distill, context: Context) -> nn.Module:
         return copy.deepcopy(state.model)  # hooks on features stay with the copy that is trained
     with torch.random.fork_rng():
         torch.manual_seed(context.recipe.seed)
-        return models.create(settings.student, context.search)
+        student = models.create(settings.student, context.search)
+    if settings.inherit:
+        inherit(student, context.trained(), settings.inherit)
+    return student
 
 
 def _teacher(settings: Distill, context: Context) -> nn.Module | None:
