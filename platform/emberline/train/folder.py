@@ -29,6 +29,7 @@ _OPERATIONAL = {
     "max_restarts",
     "snapshot_every",
     "hang_after_s",
+    "track",
 }
 
 

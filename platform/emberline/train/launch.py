@@ -26,6 +26,7 @@ from emberline.train.local_store import LocalStore
 from emberline.train.occupancy import occupy
 from emberline.train.preemption import PREEMPTED
 from emberline.train.show import Follow
+from emberline.train.tracking import Tracking, require_trackers
 
 _LOCAL_HOST = "127.0.0.1"
 _MONITOR_S = 0.1
@@ -65,6 +66,7 @@ def launch(options: Launch) -> int:
         print(f"{path}: trained before ({facts['steps']} steps, {measured(facts)}); reused")
         return 0
     counts(options, recipe)  # what cannot be used is refused before anything starts
+    require_trackers(recipe.train.track)
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGINT, _interrupted)
@@ -193,7 +195,7 @@ def _run_agent(
     agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost, on_hang=on_hang, watch=watch)
     close = True
     try:
-        with Follow(log_path):
+        with Follow(log_path), Tracking(log_path.parent, recipe, recipe.train.track):
             result = agent.run()
     except SignalException as signalled:
         close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too

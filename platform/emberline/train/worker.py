@@ -55,6 +55,7 @@ from emberline.train.show import TrainingLog
 from emberline.train.straggler import Stragglers
 from emberline.train.summary import Event, restart_facts
 from emberline.train.teaching import teacher_digest
+from emberline.train.tracking import Tracking, require_trackers
 from emberline.train.world import TIMEOUT, PeerLost, World, join_world, leave_world
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ def work(order: Order) -> None:
         preemption.hold()
         _fail(order, error)
     preemption.ignore()
+    _held.close()
     leave_world()
 
 
@@ -170,8 +172,10 @@ def _train(order: Order, preemption: Preemption) -> None:
     model = create(recipe.model, search)
     world = join_world(pulse)
     path = order.runs / recipe.run
-    if order.failures is None and world.rank == 0:  # under torchrun; our own launcher holds the run itself
+    if order.failures is None and world.rank == 0:  # under torchrun; our own launcher does these itself
         _held.enter_context(occupy(path, os.environ.get("TORCHELASTIC_RUN_ID", "")))
+        require_trackers(recipe.train.track)
+        _held.enter_context(Tracking(path, recipe, recipe.train.track))
     if world.gather(world.rank == 0 and finished_manifest(path, recipe) is not None)[0]:
         if world.rank == 0:
             print(f"{path}: this training has ended before; its result is reused", file=sys.stderr)
