@@ -1,6 +1,7 @@
 """Mistakes made on purpose, each in a process of its own: the row that guards against it must turn red.
 
-One by one: `MUTANT=naive_z` for false_positives, `MUTANT=undeduplicated` for doubled_rows.
+One by one: `MUTANT=naive_z` for false_positives, `MUTANT=undeduplicated` for doubled_rows, `MUTANT=salt_dropped` and
+`MUTANT=treatments_last` for conformance.
 """
 
 import json
@@ -23,6 +24,8 @@ print(json.dumps({key}.summary([trial])))
 MUTANTS = {
     "naive_z": ("false_positives", "false_positives.simulate(0, 60)"),
     "undeduplicated": ("doubled_rows", "doubled_rows.trial(Path(folder), 0)"),
+    "salt_dropped": ("conformance", "conformance.trial(Path(folder), 0, 400)"),
+    "treatments_last": ("conformance", "conformance.trial(Path(folder), 0, 400)"),
 }
 
 
