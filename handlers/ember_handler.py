@@ -31,7 +31,8 @@ log.setLevel(logging.INFO)  # what was loaded belongs in the worker's log, whate
 
 JSON = "application/json"
 FAILED = "the model failed on this input; the server's log has the reason"
-ASKS_METADATA = {"oip-metadata"}  # of GET /predictions/{model}/{version}?oip-metadata
+# asks, on a request without a body, for the protocol's metadata; TorchServe drops what stands after a `?`
+METADATA_HEADER = "x-ember-metadata"
 BODY_NAMES = ("body", "data")  # TorchServe's names for a body, raw and as the customary form field
 
 
@@ -97,7 +98,7 @@ class EmberHandler:
         requests = []
         for index, parameters in enumerate(data):
             context.set_response_content_type(index, JSON)
-            if parameters.keys() == ASKS_METADATA:
+            if not any(parameters.values()) and context.get_request_header(index, METADATA_HEADER):
                 answers[index] = self._metadata(context)
                 continue
             request = self._judged(context, index, answers, self.parse, parameters)

@@ -91,7 +91,8 @@ def rank(request: Ranking, predictions: Sequence[Prediction]) -> list[dict[str, 
     One that more models of a cascade looked at stands before one that fewer did: their scores do not compare.
     """
     scores = relevances(predictions)
-    order = np.lexsort((-scores, [-prediction.passes for prediction in predictions]))  # stable: ties stay as sent
+    passes = np.array([prediction.passes for prediction in predictions])
+    order = np.lexsort((-scores, -passes))  # stable: ties stay as they were sent
     found = []
     for row in order[: request.top].tolist():
         entry: dict[str, Any] = {"index": row, "score": float(scores[row])}

@@ -38,11 +38,11 @@ class Worker:
         (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
         self.service = TsModelLoader().load("tiny", str(folder), handler, None, 32, None)
 
-    def ask(self, *requests):
-        """Answers of one batch; a request is a body, or a dict of a form's fields."""
+    def ask(self, *requests, headers=None):
+        """Answers of one batch; a request is a body, or a dict of a form's fields; `headers` are of all of them."""
         rows = [request if isinstance(request, dict) else {"body": request} for request in requests]
         context = self.service.context
-        context.request_processor = [RequestProcessor({}) for _ in rows]
+        context.request_processor = [RequestProcessor(dict(headers or {})) for _ in rows]
         bodies = self.service._entry_point(rows, context)
         assert len(bodies) == len(rows)
         return [

@@ -39,7 +39,7 @@ def test_plain_text_and_json_are_answered_alike(worker):
 
 def test_text_comes_in_batches_by_open_inference_and_its_metadata_says_so(worker):
     tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}
-    answer, metadata = worker.ask(json.dumps({"inputs": [tensor]}).encode(), {"oip-metadata": b""})
+    answer, metadata = worker.ask(json.dumps({"inputs": [tensor]}).encode(), b"", headers={"x-ember-metadata": "1"})
     assert answer.json["outputs"][0]["shape"] == [2, 2]
     assert metadata.json["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
     assert [one["name"] for one in metadata.json["outputs"]] == ["scores", "label"]

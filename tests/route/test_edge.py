@@ -261,7 +261,7 @@ def test_metadata_of_server_and_model_are_told_by_the_open_inference_protocol(ro
     get, before = router.client.get, len(router.rows())
     assert get(router.url + "/v2").json() == {"name": "emberline", "version": emberline.__version__, "extensions": []}
     asked = [get(f"{router.url}/v2/models/{model}").json()["path"] for model in ("digits", "plain")]
-    assert asked == ["/predictions/digits/1.0?oip-metadata", "/predictions/plain/2?oip-metadata"]
+    assert asked == ["/predictions/digits/1.0", "/predictions/plain/2"]
     assert model_server.asked[-2:] == asked
     assert router.post("/v2/models/digits").status_code == 405
     assert len(router.rows()) == before  # nobody was given to a variant

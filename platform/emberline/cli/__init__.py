@@ -27,6 +27,8 @@ VERBS = {
     "serve": "emberline.cli.serve:serve",
     "predict": "emberline.cli.predict:predict",
     "route": "emberline.cli.route:route",
+    "openapi": "emberline.cli.openapi:openapi",
+    "load": "emberline.cli.load:load",
     "outcomes": "emberline.cli.outcomes:outcomes",
     "simulate": "emberline.cli.simulate:simulate",
     "compare": "emberline.cli.compare:compare",

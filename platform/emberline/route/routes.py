@@ -26,8 +26,17 @@ EXPERIMENT_HEADER = "x-ember-experiment"
 UNIT_HEADER = "x-ember-unit"
 MODEL_HEADER = "x-ember-model"
 VERSION_HEADER = "x-ember-version"
+METADATA_HEADER = "x-ember-metadata"  # asks a handler for metadata in place of a prediction
 COPY_HEADER = "x-ember-copy"
-INTERNAL_HEADERS = (CONFIG_HEADER, EXPERIMENT_HEADER, UNIT_HEADER, MODEL_HEADER, VERSION_HEADER, COPY_HEADER)
+INTERNAL_HEADERS = (
+    CONFIG_HEADER,
+    EXPERIMENT_HEADER,
+    UNIT_HEADER,
+    MODEL_HEADER,
+    VERSION_HEADER,
+    COPY_HEADER,
+    METADATA_HEADER,
+)
 
 # of the time for a request: as long as one try may take, so that another one can follow
 _TRY_SHARE = 0.45
@@ -281,9 +290,15 @@ def _metadata_routes(served: Served, cluster: str, limits: Limits) -> list[Json]
     It goes to no variant by weight, so it leaves no exposure.
     """
     path = f"/v2/models/{served.model}"
-    asking = {**_asking(served.model, limits, num_retries=limits.num_retries)}
-    asking["path_rewrite"] = f"/predictions/{served.model}/{served.version}?oip-metadata"
-    return [{"match": {"path": path, "headers": [_GET]}, "route": {"cluster": cluster, **asking}}, _only("GET", path)]
+    told = [_set(VERSION_HEADER, served.version), _set(METADATA_HEADER, "1")]
+    return [
+        {
+            "match": {"path": path, "headers": [_GET]},
+            "route": {"cluster": cluster, **_asking(served.model, limits, num_retries=limits.num_retries)},
+            "request_headers_to_add": told,
+        },
+        _only("GET", path),
+    ]
 
 
 def _fixed_routes(settings: Settings) -> list[Json]:
