@@ -83,6 +83,20 @@ def _open_aoti(path: Path, report: Report) -> Program:
     return run
 
 
+def _open_aoti_cuda(path: Path, _report: Report) -> Program:
+    """A package for this process's GPU; answers come back to the CPU, which waits for them."""
+    from torch._inductor import aoti_load_package
+
+    place = device()
+    package = aoti_load_package(str(path), device_index=place.index or 0)
+
+    def run(arrays: Sequence[Array]) -> list[Array]:
+        outputs = package.loader.boxed_run([torch.from_numpy(array).to(place) for array in arrays])
+        return [output.cpu().numpy() for output in outputs]
+
+    return run
+
+
 def _open_onnx(path: Path, _report: Report) -> Program:
     import onnxruntime
 
@@ -133,6 +147,7 @@ def _open_exported(path: Path, _report: Report) -> Program:
 
 _OPENERS: dict[str, Callable[[Path, Report], Program]] = {
     "aoti": _open_aoti,
+    "aoti-cuda": _open_aoti_cuda,
     "onnx": _open_onnx,
     "openvino": _open_openvino,
     "exported": _open_exported,

@@ -186,12 +186,27 @@ def unfit(folder: Path, package: Mapping[str, Any]) -> str | None:
     """Why a package must not be opened here, as far as its metadata tells; None when nothing speaks against it."""
     if not (folder / package["file"]).is_file():
         return "the file is missing"
+    if package["backend"] == "aoti-cuda":
+        return _unfit_gpu(package)
     if device().type != "cpu" and package["backend"] != "exported":
         return f"is made for the CPU; this worker's model is on {device()}"
     missing = sorted(set(package.get("needs", ())) - cpu_flags())
     if missing:
         return f"this CPU lacks {', '.join(missing)}"
     if package["backend"] == "aoti" and _minor(package.get("torch", "")) != _minor(torch.__version__):
+        return f"made with torch {package.get('torch') or 'unknown'}; this is {torch.__version__}"
+    return None
+
+
+def _unfit_gpu(package: Mapping[str, Any]) -> str | None:
+    """A package for a GPU: this worker's model has to be on one of the very compute capability, with the same torch."""
+    wanted = ", ".join(package.get("needs", ()))
+    if device().type != "cuda":
+        return f"is made for a GPU of {wanted}; this worker's model is on the CPU"
+    got = "sm_{}{}".format(*torch.cuda.get_device_capability(device()))
+    if got != wanted:
+        return f"is made for a GPU of {wanted}; this one is {got}"
+    if _minor(package.get("torch", "")) != _minor(torch.__version__):
         return f"made with torch {package.get('torch') or 'unknown'}; this is {torch.__version__}"
     return None
 

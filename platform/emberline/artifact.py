@@ -18,8 +18,8 @@ from emberline.recipe import Model, Preprocessing, Tuned
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
 
-Backend = Literal["aoti", "onnx", "openvino", "exported"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Backend = Literal["aoti", "aoti-cuda", "onnx", "openvino", "exported"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
 
 
 class ChannelEdit(Frozen):
@@ -40,7 +40,8 @@ class Package(Frozen):
     """One exported program; the list of them is the chain that a loader falls back along.
 
     Attributes:
-        needs: CPU flags as `/proc/cpuinfo` names them; a machine without one of them must not load it.
+        needs: CPU flags as `/proc/cpuinfo` names them; a machine without one of them must not load it. Of `aoti-cuda`
+            the compute capability, as `sm_90`.
         torch: version it was exported with; `aoti` packages load with the same minor version only.
         march: what it was compiled for (`native` for the CPU it was made on), or the runtime's name and version.
         int8_kernels: quantized kernels counted in the package; 0 for floating point.

@@ -323,8 +323,9 @@ class AwareTraining(Section):
 
 class Quantize(Section):
     stage: Literal["quantize"]
-    precision: Literal["int8", "int8_dynamic", "int8_embeddings", "bf16", "fp16"] = "int8"
-    """`int8` has fixed scales from calibration rows, `int8_dynamic` measures activations row by row as it runs."""
+    precision: Literal["int8", "int8_dynamic", "int8_embeddings", "bf16", "fp16", "fp8"] = "int8"
+    """`int8` has fixed scales from calibration rows, `int8_dynamic` measures activations row by row as it runs; `fp8`
+    does so too, on GPUs alone."""
     calibration_rows: int = Field(default=256, ge=1)
     embeddings: Literal["int8", "float"] = "int8"
     """Tables of embeddings, which no other int8 kernel reaches: stored as int8, a scale a row."""
@@ -342,6 +343,7 @@ class Quantize(Section):
         unused = {
             "int8": set(),
             "int8_dynamic": {"aware_training", "calibration_rows"},
+            "fp8": {"aware_training", "calibration_rows", "smooth", "skip_sensitive"},
             "int8_embeddings": {*only_int8, "aware_training", "smooth"},
         }.get(self.precision, {*only_int8, "aware_training", "smooth", "embeddings"})
         given = self.model_fields_set & unused
@@ -354,7 +356,7 @@ class Quantize(Section):
         return self
 
 
-ExportBackend = Literal["aoti", "aoti-native", "onnx", "openvino"]
+ExportBackend = Literal["aoti", "aoti-native", "aoti-cuda", "onnx", "openvino"]
 
 
 class Export(Section):
@@ -422,6 +424,17 @@ class Compress(Section):
     int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu"
     """`any-cpu` calibrates to 7 bits where this CPU has VNNI too, so that CPUs without it can load the packages."""
     search: Search | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What packages are made for and measured on: `cuda` compiles for the compute capability of this GPU alone."""
+
+    @model_validator(mode="after")
+    def _stages_fit_the_device(self) -> "Compress":
+        for name, variant in self.artifacts.items():
+            for stage in (*variant.stages, *(stage for stages in variant.fallbacks for stage in stages)):
+                wrong = _unfit_for(self.device, stage)
+                if wrong:
+                    raise ValueError(f"artifacts.{name}: {wrong}")
+        return self
 
     @model_validator(mode="after")
     def _baseline_is_there(self) -> "Compress":
@@ -446,6 +459,19 @@ class Compress(Section):
         """The artifact whose stages a search walks."""
         given = self.search.artifact if self.search else None
         return given or next(name for name in self.artifacts if name != self.baseline)
+
+
+def _unfit_for(device: str, stage: Stage) -> str | None:
+    """Why a stage cannot be for a device, or None."""
+    if isinstance(stage, Quantize) and device == "cuda" and stage.precision in ("int8", "int8_embeddings"):
+        return f"precision {stage.precision} is for the CPU alone; device cuda takes int8_dynamic, fp8, bf16 and fp16"
+    if isinstance(stage, Quantize) and device == "cpu" and stage.precision == "fp8":
+        return "precision fp8 is for GPUs alone; set device: cuda"
+    if isinstance(stage, Export) and stage.backends != "installed":
+        wrong = [one for one in stage.backends if (one == "aoti-cuda") != (device == "cuda")]
+        if wrong:
+            return f"backend {wrong[0]} is not for device {device}"
+    return None
 
 
 class Pass(Section):

@@ -58,7 +58,7 @@ def require_agreement(
     packages = assets.handler_module("ember_packages")
     program = packages.open_program(folder, package.model_dump(mode="json"), lambda _text: None)
     references = references or References(state, context)
-    rounded = package.backend == "aoti" and state.quantized is not None
+    rounded = package.backend.startswith("aoti") and state.quantized is not None
     limit = _SAME_FLOAT if package.precision == "fp32" else _SAME_ROUNDED if rounded else _OWN_QUANTIZER
     worst = 0.0
     for rows in sizes_served(context, package.max_batch):

@@ -13,7 +13,7 @@ from emberline.measure.session import Measured
 from emberline.recipe import Gates
 
 # behind the chosen one: what is fast here first, what runs anywhere last
-_CHAIN = ("aoti native", "aoti", "onnx", "openvino", "exported")
+_CHAIN = ("aoti-cuda", "aoti native", "aoti", "onnx", "openvino", "exported")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 _INK = "#123456"  # stands for the page's own text colour until the drawing is done
 _LOSS, _GAIN, _BAR, _OLD = "#d1495b", "#2e8b57", "#4f7cac", "#c98b2b"
-_KINDS = {"aoti": "o", "onnx": "s", "openvino": "^", "exported": "x"}
+_KINDS = {"aoti": "o", "aoti-cuda": "D", "onnx": "s", "openvino": "^", "exported": "x"}
 _NUMBER = (13.0, 10.0)  # pixels that a number beside a mark takes, across and down
 _NARROWEST = 4.0  # from the left to the right end of the axis of latencies
 _WIDTH = 5.2  # inches: a phone shows it as large as it is drawn, a desk half as large again

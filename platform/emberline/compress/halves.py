@@ -9,7 +9,7 @@ from torch import nn
 from emberline.compress.context import Context
 from emberline.compress.program import require_forward, trace
 
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Half(nn.Module):
@@ -32,7 +32,7 @@ def half_program(model: nn.Module, precision: str, context: Context) -> torch.ex
     Raises:
         StageFailed: a layer cannot compute in that type on this machine; names it.
     """
-    half = Half(model, _TYPES[precision]).eval()
+    half = Half(model, TYPES[precision]).eval()
     require_forward(half, context.example(2), "quantize")
     return trace(half, context, stage="quantize")
 

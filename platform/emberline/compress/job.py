@@ -1,10 +1,12 @@
 """What one `emberline compress` works on, and the steps it comes down to. No torch until a context is asked for."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emberline import assets
 from emberline.artifact import Artifact, read_artifact
 from emberline.compress.plan import Step, base_key, choose_backends, plan, require_order
 from emberline.compress.target import Target, this_machine
@@ -88,6 +90,8 @@ class Job:
         from emberline.compress.quiet import quiet_torch
 
         quiet_torch()
+        if self.settings.device == "cuda":  # where packages are opened when they are held against their reference
+            os.environ[assets.handler_module("ember_backends").DEVICE_VARIABLE] = "cuda:0"
         return Context(
             recipe=self.recipe,
             settings=self.settings,
@@ -126,6 +130,6 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     for name, variant in recipe.compress.artifacts.items():
         for stages in variant.fallbacks:  # told now, not after the hours that come before they are needed
             require_order(name, variant.model_copy(update={"stages": stages}))
-    target = this_machine(recipe.compress.int8_for)
+    target = this_machine(recipe.compress.int8_for, recipe.compress.device)
     exact = as_trained(recipe, folder)
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))

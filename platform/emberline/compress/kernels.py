@@ -9,7 +9,7 @@ import torch
 
 from emberline.errors import StageFailed
 
-_CALL = re.compile(rb"aoti_torch_cpu__(?:q(?:conv|linear)|int_mm)\w*\(")
+_CALL = re.compile(rb"aoti_torch_(?:cpu__(?:q(?:conv|linear)|int_mm)|cuda__(?:int_mm|scaled_mm))\w*\(")
 # what the quantizer promises to compute in int8; anything else that has weights stays in floating point
 _PROMISED = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 

@@ -84,6 +84,16 @@ def two_of_four(weight: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(groups).scatter_(2, smallest, 0).reshape(weight.shape)
 
 
+def is_two_of_four(model: nn.Module, masked: tuple[str, ...]) -> bool:
+    """Whether each group of four inputs in those layers has two zeros or more."""
+    weights = [model.get_submodule(name).get_parameter("weight") for name in masked]
+    return all(
+        one[0].numel() % _GROUP == 0
+        and bool(((one.detach().reshape(len(one), -1, _GROUP) == 0).sum(2) >= _ZEROS).all())
+        for one in weights
+    )
+
+
 def _movement(model: nn.Module, chosen: dict[str, nn.Module], settings: Prune, context: Context) -> None:
     """The weights that training moves towards zero: scores add up minus weight·gradient, the least go, more and more.
 

@@ -44,7 +44,14 @@ def measure_all(
     names = ", ".join(candidate.name for candidate in candidates)
     log.say(f"measure: {names} in interleaved rounds at batch {settings.batch_sizes} …")
     measured = measure(
-        candidates, settings.batch_sizes, threads=settings.threads, inputs=inputs, labels=labels, log=log
+        candidates,
+        settings.batch_sizes,
+        threads=settings.threads,
+        device=settings.device,
+        memory=settings.device == "cpu",  # what a GPU holds is not in the process
+        inputs=inputs,
+        labels=labels,
+        log=log,
     )
     storage.write_bytes(kept, json.dumps({name: one.to_json() for name, one in measured.items()}).encode())
     return _grouped(drafts, measured), key
@@ -67,7 +74,9 @@ def score_test_rows(
         return {}
     inputs, labels = context.test
     candidates = [Candidate(name, folder, one.model_dump(mode="json")) for name, (folder, one) in leading.items()]
-    scored = measure(candidates, (), threads=settings.threads, memory=False, inputs=inputs, labels=labels)
+    scored = measure(
+        candidates, (), threads=settings.threads, device=settings.device, memory=False, inputs=inputs, labels=labels
+    )
     correct = {name: [] if one.correct is None else one.correct.tolist() for name, one in scored.items()}
     storage.write_bytes(kept, json.dumps(correct).encode())
     return correct

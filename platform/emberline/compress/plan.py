@@ -23,10 +23,11 @@ STATE = "state.json"  # what a finished step leaves in its folder of the cache
 _LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime", "openvino", "nncf")
 # beside the stages and backends themselves, what decides what they make
 _STAGE_MODULES = (
-    "agreement", "aware", "context", "dynamic_int8", "embeddings", "halves", "inheriting", "kernels", "layers", "masks",
-    "probe", "program", "record", "sensitivity", "smooth", "state", "static_int8", "target", "teaching", "widths",
+    "agreement", "aware", "context", "dynamic_int8", "embeddings", "gpu", "halves", "inheriting", "kernels", "layers",
+    "masks", "probe", "program", "record", "sensitivity", "smooth", "state", "static_int8", "target", "teaching",
+    "widths",
 )  # fmt: skip
-_COMPILED = ("aoti", "aoti-native")
+_COMPILED = ("aoti", "aoti-native", "aoti-cuda")
 
 # step → module and function that does it; loaded when it has to run
 FUNCTIONS = {
@@ -103,6 +104,8 @@ def choose_backends(variant: Variant, target: Target) -> tuple[tuple[ExportBacke
     if wanted == "installed":
         # a native package computes with the same instructions as the portable one where vectors are no wider
         own: tuple[ExportBackend, ...] = ("aoti", "aoti-native") if target.wide else ("aoti",)
+        if target.device == "cuda":
+            return ("aoti-cuda",), None
         wanted = (*own, *target.installed)
     others = tuple(backend for backend in wanted if backend not in _COMPILED)
     if target.compiler or len(others) == len(wanted):
@@ -123,7 +126,7 @@ def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path |
             "data": recipe.data.model_dump(mode="json"),
             "preprocessing": recipe.preprocessing.model_dump(mode="json"),
             "seed": recipe.seed,
-            "target": [target.vnni, target.compiler, target.native],
+            "target": [target.vnni, target.compiler, target.native, target.device, target.capability],
             "libraries": {library: _version(library) for library in _LIBRARIES},
             "code": _digest_files(_stage_code()),
             "users": [_digest_files(_source_files(reference, search)) for reference in references],

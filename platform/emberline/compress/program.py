@@ -15,19 +15,28 @@ _EXAMPLE_ROWS = 8  # any number above 1: torch takes a batch of 1 for a constant
 
 
 def trace(
-    model: nn.Module, context: Context, *, stage: str, training: bool = False, largest: int | None = None
+    model: nn.Module,
+    context: Context,
+    *,
+    stage: str,
+    training: bool = False,
+    largest: int | None = None,
+    place: torch.device | None = None,
 ) -> torch.export.ExportedProgram:
     """`torch.export` with the batch dimension free from 1 to the largest batch.
 
     Args:
         training: as the model is trained, not as it is served.
         largest: rows of the largest batch, where it is not the one to be served.
+        place: where the model is, if not on the CPU.
 
     Raises:
         StageFailed: the model fails in forward, decides by its data, or fixes its batch size.
     """
     batch = torch.export.Dim("batch", min=1, max=largest or context.max_batch)
     example = context.example(min(_EXAMPLE_ROWS, context.max_batch))
+    if place is not None:
+        example = tuple(one.to(place) for one in example)
     if not isinstance(model, torch.fx.GraphModule):
         require_forward(model, example, stage)
         model.train(training)

@@ -1,6 +1,7 @@
 """The CPU that packages are made for: portable x86-64-v3, and int8 arithmetic as this machine has it."""
 
 import shutil
+import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,12 +40,16 @@ class Target:
         compiler: whether a C++ compiler is there, without which nothing can be compiled ahead of time.
         native: this CPU's flags beyond x86-64-v3 that `-march=native` may use.
         installed: optional backends whose packages are installed.
+        device: where the packages will run.
+        capability: compute capability of the GPU they will run on, (9, 0) say; None without one.
     """
 
     vnni: str | None
     compiler: bool
     native: tuple[str, ...] = ()
     installed: tuple[ExportBackend, ...] = ()
+    device: Literal["cpu", "cuda"] = "cpu"
+    capability: tuple[int, int] | None = None
 
     @property
     def reduce_range(self) -> bool:
@@ -65,7 +70,9 @@ class Target:
         return (self.vnni,) if precision == "int8" and self.vnni else ()
 
 
-def this_machine(int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu") -> Target:
+def this_machine(
+    int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu", device: Literal["cpu", "cuda"] = "cpu"
+) -> Target:
     """What can be built here; for `any-cpu` as if the CPU had no VNNI, so that int8 is right without it too."""
     flags = _cpu_flags()
     vnni = next((flag for flag in VNNI_FLAGS if flag in flags), None)
@@ -74,6 +81,8 @@ def this_machine(int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu") -> Targe
         compiler=shutil.which("g++") is not None,
         native=tuple(flag for flag in NATIVE_FLAGS if flag in flags),
         installed=tuple(name for name, modules in NEEDED_MODULES.items() if all(find_spec(one) for one in modules)),
+        device=device,
+        capability=_capability() if device == "cuda" else None,
     )
 
 
@@ -84,6 +93,21 @@ def absent_backends() -> dict[str, str]:
         for name, modules in NEEDED_MODULES.items()
         if not all(find_spec(one) for one in modules)
     }
+
+
+def _capability() -> tuple[int, int] | None:
+    """Of the first GPU, as its driver tells; asked here without torch."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    return parse_capability(told[0]) if told else None
+
+
+def parse_capability(told: str) -> tuple[int, int] | None:
+    """`9.0` as (9, 0); None for anything else, a driver's complaint say."""
+    major, _, minor = told.strip().partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emberline import process
+from emberline import assets, process
 from emberline.errors import StageFailed
 from emberline.measure.timing import Timing
 from emberline.runlog import RunLog
@@ -118,6 +118,7 @@ def measure(
     threads: int = 1,
     rounds: int = ROUNDS,
     budget_s: float = BUDGET_S,
+    device: str = "cpu",
     memory: bool = True,
     inputs: tuple[NDArray[Any], ...] | None = None,
     labels: NDArray[Any] | None = None,
@@ -129,6 +130,7 @@ def measure(
         inputs: prepared rows, one array an input; None times each artifact on its own probe, repeated, and modules on
             the first artifact's.
         budget_s: seconds for the rounds of one batch size.
+        device: where packages run, `cpu` or `cuda`; modules run on the CPU.
         memory: whether peaks of memory are taken too, each in a forked process.
 
     Raises:
@@ -146,11 +148,17 @@ def measure(
             "threads": threads,
             "rounds": rounds,
             "budget_s": budget_s,
+            "device": device,
             "memory": memory,
             "rows": str(rows) if rows else None,
         }
         raw = _run(folder, job, threads, log)
     return {one.name: _measured(one, raw[one.name]) for one in candidates}
+
+
+def _place(device: str) -> dict[str, str]:
+    """As the loader of packages is told; nothing for the CPU."""
+    return {assets.handler_module("ember_backends").DEVICE_VARIABLE: "cuda:0"} if device == "cuda" else {}
 
 
 def _run(folder: Path, job: dict[str, Any], threads: int, log: RunLog | None) -> dict[str, Any]:
@@ -160,7 +168,7 @@ def _run(folder: Path, job: dict[str, Any], threads: int, log: RunLog | None) ->
         [sys.executable, "-m", "emberline.measure.worker", job_path, result_path],
         name="measure",
         log=output,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(folder)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(folder), **_place(job["device"])},
     )
     try:
         code = child.wait(_TIMEOUT_S)

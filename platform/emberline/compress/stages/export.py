@@ -9,7 +9,7 @@ import torch
 from emberline.artifact import PROBE, Package, to_json
 from emberline.compress import kernels
 from emberline.compress.agreement import References, require_agreement
-from emberline.compress.backends import aoti, onnx, openvino
+from emberline.compress.backends import aoti, aoti_cuda, onnx, openvino
 from emberline.compress.context import Context
 from emberline.compress.probe import make_probe
 from emberline.compress.program import trace
@@ -23,6 +23,7 @@ OWN: ExportBackend = "aoti"
 _BUILDERS: dict[ExportBackend, Callable[..., Package]] = {  # in the order of the chain, before anything is measured
     "aoti-native": partial(aoti.compile_package, native=True),
     "aoti": aoti.compile_package,
+    "aoti-cuda": aoti_cuda.compile_package,
     "onnx": onnx.convert_package,
     "openvino": openvino.convert_package,
 }

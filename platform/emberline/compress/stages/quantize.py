@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from emberline.compress import aware, kernels, layers
+from emberline.compress import aware, gpu, kernels, layers
 from emberline.compress.context import Context
 from emberline.compress.dynamic_int8 import dynamic_program
 from emberline.compress.embeddings import with_int8_tables
@@ -31,6 +31,8 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
     if settings.precision in {"bf16", "fp16"}:
         program = half_program(state.model, settings.precision, context)
         return state.after(quantized=program, precision=settings.precision, note={"precision": settings.precision})
+    if settings.precision == "fp8":
+        return _fp8(state, settings, context)
     model, tables = with_int8_tables(state.model) if settings.embeddings == "int8" else (state.model, ())
     if settings.precision == "int8_embeddings":
         return _tables_only(state, model, tables, context)
@@ -68,6 +70,22 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
     if settings.aware_training is not None:
         return aware.improve(after, model, settings.aware_training, int8, note)
     return after.after(note=note)
+
+
+def _fp8(state: State, settings: Quantize, context: Context) -> State:
+    """A promise that the export keeps on the GPU: such layers compute nowhere else, so no program is kept here.
+
+    Raises:
+        MissingTool, StageFailed: there is no GPU, or it knows no fp8.
+    """
+    gpu.require(context.target.capability, "fp8")
+    model, tables = with_int8_tables(state.model) if settings.embeddings == "int8" else (state.model, ())
+    skipped = layers.matching(model, settings.skip_layers, stage="quantize", key="skip_layers")
+    chosen = tuple(n for n, one in model.named_modules() if isinstance(one, nn.Linear) and n not in skipped)
+    if not chosen:
+        raise StageFailed("quantize", "the model has no linear layer for fp8 to quantize", hint="bf16 takes any layer")
+    note = {"precision": "fp8", "int8_tables": tables, "fp8_layers": chosen}
+    return state.after(quantized=None, precision="fp8", int8_layers=chosen, int8_tables=tables, note=note)
 
 
 def _left(model: nn.Module, promised: list[str]) -> list[str]:
