@@ -1,9 +1,11 @@
 """What an experiment needs to come to a decision: units for its primary metric, pairs for its shadow."""
 
+import math
 from dataclasses import dataclass
 
-from emberline.compare.metrics import planned_units
+from emberline.compare.metrics import MIN_UNITS, planned_units
 from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin
+from emberline.compare.traffic import Traffic
 from emberline.errors import InvalidSetting
 from emberline.experiment import TOTAL_WEIGHT, Experiment
 
@@ -69,6 +71,19 @@ def plan_experiment(
         planned_units=planned_units(experiment),
         pairs=tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits),
     )
+
+
+def from_traffic(
+    experiment: Experiment, seen: Traffic, baseline: float | None, deviation: float | None
+) -> tuple[float | None, float | None]:
+    """Baseline and deviation: what was given, else what the control's units showed, if there were enough of them."""
+    known = seen.control.count >= MIN_UNITS
+    if experiment.spec.primary.kind == "mean":
+        measured = math.sqrt(seen.control.variance) if known else None
+        return baseline, measured if deviation is None else deviation
+    if baseline is None and known and 0 < seen.control.mean < 1:
+        return seen.control.mean, deviation
+    return baseline, deviation
 
 
 def _variance(place: str, kind: str, baseline: float, deviation: float | None) -> float:

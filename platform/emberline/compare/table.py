@@ -1,5 +1,6 @@
 """An assessment on the terminal."""
 
+import math
 from collections.abc import Iterator
 
 from rich import box
@@ -9,6 +10,8 @@ from rich.text import Text
 
 from emberline.compare.assessment import Assessment, MetricResult, PairsResult
 from emberline.compare.plan import Plan
+from emberline.compare.traffic import DAYS, Traffic
+from emberline.experiment import Experiment
 
 VERDICT_STYLES = {
     "running": "bold blue",
@@ -144,3 +147,18 @@ def render_plan(plan: Plan, units_per_day: float | None) -> RenderableType:
     if plan.planned_units != plan.cap_units:
         lines[-1].append(f" (now {plan.planned_units})")
     return Group(table, *lines)
+
+
+def render_traffic(experiment: Experiment, seen: Traffic) -> RenderableType:
+    """What was seen of a model's traffic, in a sentence or two."""
+    if not seen.units:
+        return Text(f"no traffic of {experiment.spec.model} was seen in the last {DAYS:g} days")
+    pace = seen.units_per_day
+    per_day = f", {pace:,.0f} new units a day" if pace is not None else ": too short a time for a pace"
+    days = f"{seen.days:.1f} days" if seen.days >= 1 else f"{seen.days * 24:.1f} hours"
+    text = f"seen in {days}: {seen.units:,} units, {seen.requests:,} requests{per_day}"
+    control, metric = seen.control, experiment.spec.primary.metric
+    if control.count > 1:
+        spread = math.sqrt(control.variance)
+        text += f"\n{metric} of the control: {control.mean:.4f} over {control.count:,} units, deviation {spread:.3g}"
+    return Text(text)

@@ -1,0 +1,40 @@
+"""A plan from the traffic seen so far: units, pace and the control's values, against sums by hand."""
+
+import pytest
+
+from emberline.compare.plan import from_traffic
+from emberline.compare.traffic import seen_traffic
+
+NOW = 1001.0 + 86_400
+
+
+def test_units_pace_and_the_controls_rate_are_counted(made, traffic):
+    running = made.in_step(2)
+    rows = traffic.send(running, 400, requests=2, correct=(0.5, 0.9), copies=1)
+    rows += traffic.send(running, 200, first=300, correct=(0.5, 0.9), at=1001.0 + 43_200)
+    seen = seen_traffic(running, traffic.data, NOW)
+    units = {row["unit"] for row in rows}
+    assert (seen.units, seen.requests, seen.days) == (len(units), len(rows), 0.5)
+    assert seen.units_per_day == 2 * len(units)
+    assert 0.6 < seen.control.mean < 0.8
+    baseline, deviation = from_traffic(running, seen, None, None)
+    assert (baseline, deviation) == (seen.control.mean, None)
+    assert from_traffic(running, seen, 0.7, None) == (0.7, None), "what was given counts"
+
+
+def test_old_rows_other_models_and_short_times_say_nothing(made, traffic):
+    running = made.in_step(2)
+    traffic.send(running, 100)
+    assert seen_traffic(running, traffic.data, NOW + 20 * 86_400).units == 0
+    assert seen_traffic(running, traffic.data, NOW).units_per_day is None
+    other = made.in_step(2, model="other")
+    assert seen_traffic(other, traffic.data, NOW).units == 0
+    assert from_traffic(running, seen_traffic(other, traffic.data, NOW), None, None) == (None, None)
+
+
+def test_a_metric_of_exposures_needs_no_outcomes(made, traffic):
+    running = made.in_step(2, primary={"metric": "error", "margin": -0.05})
+    traffic.send(running, 200, errors=(0.0, 1.0), outcomes=False)
+    seen = seen_traffic(running, traffic.data, NOW)
+    assert seen.control.count == 200  # every version of the traffic here is called 1.0
+    assert seen.control.mean == pytest.approx(0.5, abs=0.15)
