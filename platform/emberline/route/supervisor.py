@@ -5,6 +5,7 @@ a new generation. Shipping, the outcomes endpoint and the upkeep of files have a
 """
 
 import os
+import shutil
 import threading
 import time
 from contextlib import suppress
@@ -36,6 +37,7 @@ from emberline.runlog import RunLog
 _LOOK_S = 0.1
 _SHIP_S = 1.0
 _START_S = 20.0
+_ROOM_BYTES = 16 << 20
 
 
 class Router:
@@ -72,6 +74,7 @@ class Router:
         self._rendering_now: Rendering | None = None
         self._unapplied = ""
         self._written = False
+        self._unwritten: dict[int, int] = {}
         self._shipping: threading.Thread | None = None
 
     def start(self) -> None:
@@ -228,6 +231,17 @@ class Router:
                 self._ship()
             except OSError as error:  # disk full: the logs keep what was not shipped, and it is tried again
                 self._complain(f"not shipped yet, will be tried again: {error}")
+            self._look_for_unwritten()
+
+    def _look_for_unwritten(self) -> None:
+        """Envoy drops what it cannot write to its log; nobody else would tell."""
+        for instance in self._instances:
+            before = self._unwritten.get(instance.pid, 0)
+            failed = instance.admin.count("filesystem.write_failed")
+            if failed > before:
+                fact = f"Envoy could not write its log {failed - before} times: the exposures in these writes are lost"
+                self._complain(f"{fact}, and assessments will miss them")
+            self._unwritten[instance.pid] = max(failed, before)
 
     def _drain(self, instances: list[Instance]) -> None:
         if not instances:
@@ -258,6 +272,8 @@ class Router:
         """Empty when Envoy runs what the experiments say."""
         if self._unapplied:
             return self._unapplied
+        if shutil.disk_usage(self._folders.spool).free < _ROOM_BYTES:
+            return "there is no room for exposures: the disk is full"
         if self._rendering_now is None or not in_force(self._rendering, self._admins):
             return "Envoy does not run the configuration yet"
         return ""
