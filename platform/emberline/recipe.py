@@ -243,6 +243,8 @@ class Train(Section):
             raise ValueError(f"{', '.join(sorted(unused))} does nothing with strategy fsdp2; leave it out")
         if self.ema is not None or self.precision == "float16" or self.checkpoints is not None:
             raise ValueError("ema, precision float16 and checkpoints in an object store cannot go with strategy fsdp2")
+        if self.batch_size == "auto":
+            raise ValueError("batch_size: auto tries whole models, so it cannot go with strategy fsdp2; set a number")
         return self
 
 

@@ -4,8 +4,10 @@ The tensors are safetensors, so that nothing in a checkpoint can run code. Where
 object store, is the shelf's business (`emberline.train.shelf`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,8 +17,10 @@ from emberline.paper import verify_paper, write_paper
 from emberline.train import fence
 from emberline.train.shelf import FolderShelf, ObjectShelf, Shelf, step_of
 from emberline.train.state import Tensors
+from emberline.train.world import World
 
 _STATE = "state.safetensors"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,51 @@ class Checkpoints:
                 place = self._shelf.put(workspace / name, generation)
             self._retain(place, step, generation)
         except (OSError, SafetensorError) as error:
-            self._shelf.check(generation)  # a newer world sweeps away what this one was writing
-            hint = "free some space or repair the folder, then start again: training goes on from the last checkpoint"
-            raise EmberlineError(
-                f"checkpoint could not be written: {error}", place=self._shelf.place(name), hint=hint
-            ) from error
+            raise self._unwritten(name, error, generation) from error
         return self._shelf.place(place)
+
+    def _unwritten(self, name: str, error: Exception, generation: int) -> EmberlineError:
+        """What to say of a save that failed; raises Fenced where a newer world swept away what was being written."""
+        self._shelf.check(generation)
+        hint = "free some space or repair the folder, then start again: training goes on from the last checkpoint"
+        return EmberlineError(f"checkpoint could not be written: {error}", place=self._shelf.place(name), hint=hint)
+
+    def save_together(self, step: int, tensors: Tensors, world: World, *, seed: int, generation: int) -> str:
+        """As `save`, of a state that is divided among the workers: all call it together, and each writes its part.
+
+        The folder must be one that all of them see.
+        """
+        from emberline.train import dcp
+
+        name = f"step-{step:06d}"
+        if world.rank != 0:
+            dcp.write(Path(world.gather("")[0]), tensors)
+            return self._shelf.place(name)
+        try:
+            with self._shelf.workspace(generation) as workspace:
+                with write_paper(workspace / name, "checkpoint", recipe=self._digest, seed=seed) as draft:
+                    dcp.write(Path(world.gather(str(draft.folder.resolve()))[0]), tensors)
+                    draft.facts.update(step=step, generation=generation)
+                place = self._shelf.put(workspace / name, generation)
+            self._retain(place, step, generation)
+        except OSError as error:
+            raise self._unwritten(name, error, generation) from error
+        return self._shelf.place(place)
+
+    def newest(self, skipped: list[Skipped]) -> tuple[int, Path] | None:
+        """Steps done and folder of the newest checkpoint that verifies, where checkpoints lie in the run's folder."""
+        return self._newest(skipped, lambda path, step: (step, path.resolve()))
 
     def load_newest(self, skipped: list[Skipped]) -> Loaded | None:
         """The newest checkpoint that verifies; what was passed over is appended to `skipped`."""
+        return self._newest(skipped, lambda path, step: Loaded(step, load_file(path / _STATE)))
+
+    def _newest(self, skipped: list[Skipped], read: Callable[[Path, int], T]) -> T | None:
         for name in reversed(self._shelf.names(skipped_because=lambda *why: skipped.append(Skipped(*why)))):
             try:
                 with self._shelf.fetch(name) as path:
                     if (why := self._unfit(path, step_of(name))) is None:
-                        return Loaded(step_of(name), load_file(path / _STATE))
+                        return read(path, step_of(name))
                 skipped.append(Skipped(name, why))
             except (EmberlineError, SafetensorError, KeyError, OSError) as error:
                 skipped.append(Skipped(name, str(error).partition("\nhint: ")[0]))

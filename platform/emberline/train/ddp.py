@@ -10,7 +10,7 @@ from emberline.train.gradients import Combined, Job, backward, forward_loss, see
 from emberline.train.pulse import Phase
 from emberline.train.world import World
 
-_FEWEST = 2  # rows at a time: batch norm cannot use one alone
+FEWEST = 2  # rows at a time: batch norm cannot use one alone
 
 
 class Distributed:
@@ -48,7 +48,7 @@ class Distributed:
     def _pieces(self, step: int) -> list[tuple[int, int]]:
         """This rank's part of the step's rows, piece by piece."""
         low, high = rank_bounds(self._job.batches.plan.num_rows_of(step), self._job.world)
-        pieces = max(1, min(self._accumulate, (high - low) // _FEWEST))
+        pieces = max(1, min(self._accumulate, (high - low) // FEWEST))
         return [
             (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces)
             for piece in range(pieces)
@@ -61,6 +61,6 @@ class Distributed:
 
 def rank_bounds(rows: int, world: World) -> tuple[int, int]:
     """A balanced part of a step's rows; all of them for every rank where there are too few to go round."""
-    if rows < _FEWEST * world.size:
+    if rows < FEWEST * world.size:
         return 0, rows
     return world.rank * rows // world.size, (world.rank + 1) * rows // world.size

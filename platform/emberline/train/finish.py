@@ -40,11 +40,17 @@ def finish(run: RunFolder, recipe: Recipe, training: Training, generation: int, 
     """
     world, learner = training.job.world, training.learner
     last = learner.take_best()
-    seen = evaluate(learner.evaluated, training.validation, training.judge, world)
+    together = training.settings.strategy == "fsdp2"
+    seen = evaluate(learner.evaluated, training.validation, training.judge, world, together=together)
+    weights = learner.evaluated.state_dict()
+    if together:
+        from emberline.train.sharded import whole
+
+        weights, last = whole(weights, world), whole(last, world)
     if world.rank == 0:
         training.keeping.tell_restart()
         facts = _facts(run, recipe, training, seen, steps)
-        _write(run, recipe, training, facts=facts, last=last, generation=generation)
+        _write(run, recipe, facts=facts, weights=weights, last=last, generation=generation)
         training.log.event("done", **facts)
     world.barrier()
     training.keeping.forget_snapshots()
@@ -73,7 +79,7 @@ def _facts(run: RunFolder, recipe: Recipe, training: Training, seen: Evaluation,
     }
 
 
-def _write(run: RunFolder, recipe: Recipe, training: Training, *, facts: Facts, last: Tensors, generation: int) -> None:
+def _write(run: RunFolder, recipe: Recipe, *, facts: Facts, weights: Tensors, last: Tensors, generation: int) -> None:
     """The artifacts, then the run's manifest."""
     path = run.path / RECIPE
     entry = FileEntry(xxh3=storage.content_hash(path), size_bytes=path.stat().st_size)
@@ -86,14 +92,14 @@ def _write(run: RunFolder, recipe: Recipe, training: Training, *, facts: Facts, 
         facts=facts,
         files={RECIPE: entry},
     )
-    artifacts = {TRAINED: (training.learner.evaluated.state_dict(), facts)}
+    artifacts = {TRAINED: (weights, facts)}
     if last:
         artifacts = {LAST: (last, _facts_of_last(run, facts)), **artifacts}
     staging = run.path / f".staging-{generation}"
     try:
         (run.path / TRAINED).parent.mkdir(exist_ok=True)
-        for target, (weights, told) in artifacts.items():
-            _draft(staging / Path(target).name, recipe, manifest, weights, told)
+        for target, (tensors, told) in artifacts.items():
+            _draft(staging / Path(target).name, recipe, manifest, tensors, told)
         storage.write_bytes(staging / MANIFEST, manifest_bytes(manifest))
         for target in artifacts:
             fence.commit(run.path, generation, staging / Path(target).name, run.path / target)

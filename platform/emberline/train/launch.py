@@ -233,7 +233,8 @@ def counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
     least, most = numbers[0], numbers[-1]
     if len(numbers) > 2 or not 0 < least <= most or workers < 1:  # noqa: PLR2004 - MIN:MAX
         raise InvalidSetting("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX")
-    if recipe.train.reduce == "virtual" and most * workers > recipe.train.virtual_shards:
+    by_shards = recipe.train.strategy == "replicate" and recipe.train.reduce == "virtual"
+    if by_shards and most * workers > recipe.train.virtual_shards:
         raise InvalidSetting(
             options.recipe, "workers", most * workers, f"at most train.virtual_shards, {recipe.train.virtual_shards},",
             hint="start fewer workers, or a new run with more virtual shards",

@@ -10,6 +10,7 @@ from emberline.train.early import judge, out_of_patience
 from emberline.train.evaluate import Judge, evaluate
 from emberline.train.gradients import Combined, Gradients, Job
 from emberline.train.keeping import Keeping
+from emberline.train.keeping_together import KeepingTogether
 from emberline.train.preemption import Preemption
 from emberline.train.pulse import Phase
 from emberline.train.schedule import learning_rate, set_learning_rate
@@ -26,7 +27,7 @@ class Training:
     settings: Train
     learner: Learner
     gradients: Gradients
-    keeping: Keeping
+    keeping: Keeping | KeepingTogether
     preemption: Preemption
     validation: Rows
     judge: Judge
@@ -94,8 +95,9 @@ def ends_here(training: Training, step: int) -> bool:
     learner, early = training.learner, training.settings.early_stopping
     if int(learner.progress["evaluated"]) < epoch:
         seen = evaluate(
-            learner.evaluated, training.validation, training.judge, training.job.world, loss=training.job.loss
-        )
+            learner.evaluated, training.validation, training.judge, training.job.world,
+            loss=training.job.loss, together=training.settings.strategy == "fsdp2",
+        )  # fmt: skip
         training.log.event("epoch", epoch=epoch, step=step, **seen.facts())
         with training.preemption.moving():
             learner.progress["evaluated"].fill_(epoch)

@@ -6,7 +6,7 @@ from torch import nn
 
 from emberline.data import Splits
 from emberline.models import resolve
-from emberline.recipe import Recipe
+from emberline.recipe import Recipe, Train
 from emberline.train.batches import batches_of
 from emberline.train.ddp import Distributed
 from emberline.train.gradients import Gradients, Job, VirtualShards
@@ -38,5 +38,18 @@ def make_learner(recipe: Recipe, job: Job) -> Learner:
     return Learner(job.model, optimizer, ema=settings.ema, scaler=job.scaler, keeps_best=keeps_best)
 
 
+def place_model(settings: Train, model: nn.Module, world: World) -> nn.Module:
+    """The model on this worker's device, whole or in part."""
+    if settings.strategy == "replicate":
+        return model.to(world.device)
+    from emberline.train.sharded import shard  # seconds of imports, for this strategy alone
+
+    return shard(model, world)
+
+
 def make_gradients(recipe: Recipe, job: Job) -> Gradients:
+    if recipe.train.strategy == "fsdp2":
+        from emberline.train.sharded import Sharded
+
+        return Sharded(job, recipe.train.accumulate)
     return VirtualShards(job) if recipe.train.reduce == "virtual" else Distributed(job, recipe.train.accumulate)

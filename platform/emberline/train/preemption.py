@@ -18,11 +18,18 @@ PEER_LOST = 3  # another worker is gone, so this one cannot go on
 _NOTICES = (signal.SIGTERM, signal.SIGINT)
 
 
+class Preempted(Exception):
+    """There was a notice, and all workers have saved the state together; this process is to end."""
+
+
 class Preemption:
     """Ends this process at a notice, the state saved.
 
     Args:
         leave: ends the process with a code, now.
+
+    Attributes:
+        asked_at: when the notice came, of the clock `time.monotonic`; None before.
     """
 
     def __init__(self, leave: Callable[[int], NoReturn]) -> None:
@@ -30,6 +37,8 @@ class Preemption:
         self._save: Callable[[float], int] | None = None
         self._lock = threading.Lock()
         self._whole, self._asked = True, threading.Event()
+        self._defers = False
+        self.asked_at: float | None = None
 
     def listen(self) -> None:
         """Takes over SIGTERM and SIGINT of this process; main thread only."""
@@ -49,6 +58,11 @@ class Preemption:
         with self._lock:
             self._save = save
 
+    def defers(self) -> None:
+        """From now on a notice is only noted, in `asked_at`: no worker can save the state without the others."""
+        with self._lock:
+            self._defers = True
+
     def ignore(self) -> None:
         """From now on no notice is acted upon: the work is done, and the process about to end."""
         with self._lock:
@@ -67,15 +81,15 @@ class Preemption:
 
         For a main thread that cannot go on, but need not say so: the saving must not be cut off.
         """
-        if self._asked.wait(wait_s) and self._whole:
+        if self._asked.wait(wait_s) and self._whole and not self._defers:
             threading.Event().wait()
 
     def _wait(self, receiver: int) -> None:
         number = os.read(receiver, 1)[0]
         while number not in _NOTICES:
             number = os.read(receiver, 1)[0]
-        asked_at = time.monotonic()
+        self.asked_at = asked_at = time.monotonic()
         self._asked.set()
         with self._lock:
-            if self._whole:
+            if self._whole and not self._defers:
                 self._leave(PREEMPTED if self._save is None else self._save(asked_at))

@@ -49,6 +49,23 @@ def resume(run: RunFolder, checkpoints: Checkpoints, learner: Learner, world: Wo
     return Resumed(newest, kind, tuple(one for many in world.gather(skipped) for one in many))
 
 
+def resume_together(checkpoints: Checkpoints, learner: Learner, world: World) -> Resumed:
+    """The same where the state is divided among workers: from the disk alone, each rank its part.
+
+    Ranks read what rank 0 has verified, in a folder that all of them see.
+    """
+    skipped: list[Skipped] = []
+    found = checkpoints.newest(skipped) if world.rank == 0 else None
+    told, skipped = world.gather((found, skipped))[0]
+    if told is None:
+        return Resumed(0, "start", tuple(skipped))
+    from emberline.train import dcp
+
+    step, folder = told
+    dcp.read(folder, learner)
+    return Resumed(step, "checkpoint", tuple(skipped))
+
+
 def _share(tensors: Tensors | None, source: int, world: World) -> Tensors:
     """The source's tensors, at every rank, on the CPU."""
     mine = {name: tensor.cpu().contiguous() for name, tensor in (tensors or {}).items()}

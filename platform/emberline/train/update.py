@@ -1,6 +1,7 @@
 """What becomes of a step's gradients: unscaled, clipped, refused where not finite, handed to the optimizer."""
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from emberline.errors import EmberlineError
 from emberline.train.gradients import Combined, Job
 from emberline.train.state import Learner
+from emberline.train.world import peers_guarded
 
 
 class NotFinite(EmberlineError):
@@ -54,10 +56,20 @@ class Update:
 def clip(parameters: list[nn.Parameter], limit: float | None) -> float:
     """The norm of all gradients together, which are scaled down where it is above the limit."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=False)
+    with peers_guarded():
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=False)
+        if isinstance(norm, Divided):
+            norm = norm.full_tensor()
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=False)
     return float(norm)
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """A tensor of which each worker has a part, as FSDP's are; its own type is in a module that is slow to import."""
+
+    def full_tensor(self) -> torch.Tensor: ...
 
 
 def require_finite(job: Job, step: int, combined: Combined, norm: float) -> None:

@@ -44,13 +44,14 @@ from emberline.train.fitting import budget_of_worker, choose, read_choice, settl
 from emberline.train.folder import RunFolder, finished_manifest, prepare_folder
 from emberline.train.gradients import Job
 from emberline.train.keeping import Keeping
+from emberline.train.keeping_together import KeepingTogether
 from emberline.train.litter import sweep_semaphores
 from emberline.train.loop import Training, train
-from emberline.train.making import make_gradients, make_job, make_learner
+from emberline.train.making import make_gradients, make_job, make_learner, place_model
 from emberline.train.occupancy import occupy
-from emberline.train.preemption import PEER_LOST, PREEMPTED, Preemption
+from emberline.train.preemption import PEER_LOST, PREEMPTED, Preempted, Preemption
 from emberline.train.pulse import Phase, Pulse
-from emberline.train.resume import Resumed, resume
+from emberline.train.resume import Resumed, resume, resume_together
 from emberline.train.show import TrainingLog
 from emberline.train.straggler import Stragglers
 from emberline.train.summary import Event, restart_facts
@@ -106,6 +107,8 @@ def work(order: Order) -> None:
         if order.failures is None:  # our own agent tells who it was
             print(f"rank {os.environ.get('RANK', '0')}: another worker was lost: {error}", file=sys.stderr)
         _leave(PEER_LOST)
+    except Preempted:
+        _leave(PREEMPTED)
     except Exception as error:  # noqa: BLE001 - told; the process ends at once, since peers may hang in a collective
         preemption.hold()
         _fail(order, error)
@@ -193,22 +196,26 @@ def _train(order: Order, preemption: Preemption) -> None:
     settle = partial(_settled, order, recipe, splits, run, generation=generation, log=log)
     settings = _one_for_all(world, settle() if world.rank == 0 else None)
     exact = recipe.model_copy(update={"train": settings})
-    job = make_job(exact, search, splits, model.to(world.device), world)
+    job = make_job(exact, search, splits, place_model(settings, model, world), world)
     learner = make_learner(exact, job)
     if world.rank == 0:
         checkpoints.sweep()
         snapshot.sweep()
-    resumed = resume(run, checkpoints, learner, world)
+    together = settings.strategy == "fsdp2"
+    resumed = resume_together(checkpoints, learner, world) if together else resume(run, checkpoints, learner, world)
     restart = _tell_world(log, job, resumed, generation, order.launch)
-    keeping = Keeping(
-        run, checkpoints, learner, world,
+    kept: Callable[..., Keeping | KeepingTogether] = (
+        partial(KeepingTogether, preemption) if together else partial(Keeping, run)
+    )
+    keeping = kept(
+        checkpoints, learner, world,
         log=log, generation=generation, settings=settings, seed=recipe.seed, done=resumed.step, restart=restart,
     )  # fmt: skip
     training = Training(
         job, settings, learner, make_gradients(exact, job), keeping, preemption,
         splits.validation, judge_of(recipe), log, Stragglers(world, log),
     )  # fmt: skip
-    preemption.saves(partial(_hand_over, order, training))
+    _take_notices(order, training)
     try:
         steps = train(training, resumed.step)
     except PeerLost:
@@ -222,16 +229,24 @@ def _train(order: Order, preemption: Preemption) -> None:
         sweep_semaphores()  # here, where nobody waits for it
 
 
-def _hand_over(order: Order, training: Training, asked_at: float) -> int:
+def _take_notices(order: Order, training: Training) -> None:
+    """From now on a notice saves the state: at once, or with the others where each has a part of it."""
+    if isinstance(training.keeping, Keeping):
+        training.preemption.saves(partial(_hand_over, order, training, training.keeping))
+    else:
+        training.preemption.defers()
+
+
+def _hand_over(order: Order, training: Training, keeping: Keeping, asked_at: float) -> int:
     """Saves the state at a notice, in a thread of its own; returns the exit code."""
     training.job.world.pulse.stay(Phase.SAVING)
     try:
-        training.keeping.hand_over()
+        keeping.hand_over()
     except EmberlineError as error:
         write_failure(order.failures, error)
         return 1
     seconds = round(time.monotonic() - asked_at, 3)
-    training.log.event("preempted", step=training.keeping.done, seconds_to_save=seconds)
+    training.log.event("preempted", step=keeping.done, seconds_to_save=seconds)
     return PREEMPTED
 
 
@@ -262,6 +277,11 @@ def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, ro
         log.say(f"this launcher does not watch for workers that hang: one holds the others up for {minutes:g} minutes")
     if recipe.data.sample is not None:
         log.event("sample", fraction=recipe.data.sample, rows=rows)
+    if recipe.train.strategy == "fsdp2":
+        log.say(
+            "strategy fsdp2: results depend on the number of workers; a death costs the steps since the last "
+            "checkpoint, and a notice waits for the end of the step, evaluation or read that is under way"
+        )
 
 
 def _tell_world(

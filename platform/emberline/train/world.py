@@ -5,7 +5,8 @@ order of additions follows the ring.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -119,6 +120,16 @@ def join_world(pulse: Pulse | None = None) -> World:
 def leave_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def peers_guarded() -> Iterator[None]:
+    """Around torch's own collectives: raises PeerLost where one of them failed for want of a worker."""
+    try:
+        yield
+    except RuntimeError as error:
+        require_peers(error)
+        raise
 
 
 def require_peers(error: Exception) -> None:
