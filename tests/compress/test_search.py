@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from emberline.compress.job import open_job
+from emberline.compress.search.records import Records
 from emberline.compress.search.run import search_recipe
 from emberline.compress.search.select import Costs, Evaluated, Look, beaten, choose_next, front_of, predict
+from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Candidate, Net, net_of, stages_of
+from emberline.compress.search.walk import walk
 from emberline.errors import InvalidSetting, MissingTool, StageFailed
 from emberline.recipe import Export, Model, Search, load_recipe
 
@@ -119,6 +123,18 @@ def test_an_argument_that_the_factory_does_not_take_is_named_with_those_it_takes
     path = _recipe(trained_run, tmp_path, arguments={"breadth": [1]})
     with pytest.raises(InvalidSetting, match=r"'breadth'; an argument of .*digits_cnn, which takes width"):
         search_recipe(path, (), trained_run.runs)
+
+
+def test_a_net_that_cannot_be_made_is_left_out_and_said(trained_run, tmp_path, capfd):
+    pytest.importorskip("optuna")
+    # half of at most 32 channels, in multiples of 64, is none at all
+    path = _recipe(trained_run, tmp_path, arguments={}, prune=[0.5, 0.0], round_to=64)
+    sought = Sought(open_job(path, (), trained_run.runs))
+    records = Records(tmp_path, tmp_path / "found.json")
+    assert list(walk(sought, records)) == ["as trained"]
+    assert "prune=0.5: left out: ratio 0.5 with round_to 64 removed no channel" in capfd.readouterr().err
+    assert list(walk(sought, records)) == ["as trained"]
+    assert "look" not in capfd.readouterr().err  # both answers are on record
 
 
 @pytest.mark.long

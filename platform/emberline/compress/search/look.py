@@ -1,21 +1,30 @@
 """A cheap look at a net: a short training, no compiler, no clock."""
 
+from typing import TYPE_CHECKING
+
 from emberline.compress.chain import function_of
 from emberline.compress.search.select import Look
 from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Candidate, Net
 
+if TYPE_CHECKING:
+    from emberline.compress.context import Context
 
-def look_at(net: Net, sought: Sought) -> Look:
+
+def look_at(net: Net, sought: Sought, context: "Context") -> Look:
     """Accuracy of the float net on the validation rows after its short training, multiply-adds of a row, weights.
 
+    Args:
+        context: of all looks, so that rows are read and prepared once.
+
     Raises:
-        EmberlineError: the net cannot be made: its factory refuses an argument, or there is nothing to prune.
+        StageFailed: the net cannot be made: nothing is left to prune, say.
+        EmberlineError: its factory refuses an argument.
     """
     import torch_pruning
 
     planned = sought.job.plan(sought.name, sought.stages(Candidate(net, "fp32"), quick=True))
-    context, state = sought.job.context(planned), sought.job.first_state()
+    state = sought.job.first_state()
     for step in planned.steps[:-1]:  # the last one is the export
         state = function_of(step.name)(state, step.settings, context)
     model = state.model.eval()

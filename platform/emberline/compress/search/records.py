@@ -30,13 +30,14 @@ class Records:
     folder: Path
     path: Path
 
-    def look(self, net: Net) -> Look | None:
+    def look(self, net: Net) -> Look | str | None:
+        """What was found, or why there is no such net; None before it was looked at."""
         found = self._read()["looks"].get(net.key)
-        return Look(**found) if found else None
+        return found if found is None or isinstance(found, str) else Look(**found)
 
-    def add_look(self, net: Net, look: Look) -> None:
+    def add_look(self, net: Net, look: Look | str) -> None:
         content = self._read()
-        content["looks"][net.key] = asdict(look)
+        content["looks"][net.key] = look if isinstance(look, str) else asdict(look)
         self._write(content)
 
     def evaluation(self, candidate: Candidate) -> Evaluated | None:

@@ -5,7 +5,7 @@ answers alone, so a search that was stopped walks the same way again, past known
 """
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emberline import models
 from emberline.compress.search.look import look_at
@@ -13,8 +13,11 @@ from emberline.compress.search.records import Records
 from emberline.compress.search.select import Look
 from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Net, net_of, sizes_of
-from emberline.errors import InvalidSetting
+from emberline.errors import InvalidSetting, StageFailed
 from emberline.recipe import Search
+
+if TYPE_CHECKING:
+    from emberline.compress.context import Context
 
 _ASKS = 6  # as many suggestions a look, at most: the sampler repeats itself when few nets are left
 
@@ -31,21 +34,41 @@ def walk(sought: Sought, records: Records) -> dict[str, tuple[Net, Look]]:
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"], sampler=sampler)
     study.enqueue_trial(_nearest_to(trained, search))
     sizes = sizes_of(search)
+    context = job.context(job.plan(sought.name))
     seen: dict[str, tuple[Net, Look]] = {}
+    impossible: set[str] = set()
     for _ in range(_ASKS * search.trials):
-        if len(seen) == search.trials:
+        if len(seen) + len(impossible) == search.trials:
             break
         trial = study.ask()
         net = net_of({name: trial.suggest_int(name, 0, size - 1) for name, size in sizes.items()}, search, trained)
-        look = seen[net.key][1] if net.key in seen else records.look(net)
+        look = records.look(net)
         if look is None:
-            look = look_at(net, sought)
+            look = _look(net, sought, context)
             records.add_look(net, look)
-            told = f"{look.accuracy:.2%}, {look.operations / 1e6:.3g}M multiply-adds, {look.parameters:,} weights"
-            job.log.say(f"search: look {len(seen) + 1}/{search.trials}: {net.key}: {told}")
-        seen[net.key] = (net, look)
-        study.tell(trial, [look.accuracy, look.operations, float(look.parameters)])
+            number = len(seen) + len(impossible) + 1
+            job.log.say(f"search: look {number}/{search.trials}: {net.key}: {_told(look)}")
+        if isinstance(look, str):
+            impossible.add(net.key)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            seen[net.key] = (net, look)
+            study.tell(trial, [look.accuracy, look.operations, float(look.parameters)])
     return seen
+
+
+def _look(net: Net, sought: Sought, context: "Context") -> Look | str:
+    """What a look finds, or why there is no such net: a ratio that removes nothing of a narrow one, say."""
+    try:
+        return look_at(net, sought, context)
+    except StageFailed as error:
+        return error.fact
+
+
+def _told(look: Look | str) -> str:
+    if isinstance(look, str):
+        return f"left out: {look}"
+    return f"{look.accuracy:.2%}, {look.operations / 1e6:.3g}M multiply-adds, {look.parameters:,} weights"
 
 
 def _trained_arguments(sought: Sought) -> dict[str, Any]:
