@@ -8,13 +8,14 @@ from html import escape
 from emberline.compare.assessment import Assessment, MetricResult
 
 WIDTH, HEIGHT = 480, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 30, 32
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 34, 34
 _TICKS = 4
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 STYLE = """
-.chart{--ink:#1f2328;--faint:#6e7781;--grid:#d8dee4;--band:#0969da;--limit:#cf222e;font:13px system-ui,sans-serif}
+.chart{--ink:#1f2328;--faint:#6e7781;--grid:#d8dee4;--band:#0969da;--limit:#cf222e;font:16px system-ui,sans-serif}
 @media (prefers-color-scheme:dark){.chart{--ink:#e6edf3;--faint:#8d96a0;--grid:#30363d;--band:#58a6ff;--limit:#ff7b72}}
-.chart text{fill:var(--faint)}.chart .title{fill:var(--ink);font-weight:600;font-size:14px}
+.chart text{fill:var(--faint)}.chart .title{fill:var(--ink);font-weight:600;font-size:17px}
 .chart .grid{stroke:var(--grid)}.chart .zero{stroke:var(--faint)}
 .chart .band{fill:var(--band);opacity:.18}.chart .line{fill:none;stroke:var(--band);stroke-width:2}
 .chart .dot{fill:var(--band)}.chart .limit{stroke:var(--limit);stroke-width:1.5;stroke-dasharray:5 4}
@@ -82,7 +83,7 @@ def interval_chart(title: str, points: Sequence[Point], limit: float | None, lim
             f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-label="{escape(title)}"><style>{STYLE}</style>'
         ),
-        f'<text class="title" x="{_LEFT}" y="16">{escape(title)}</text>',
+        f'<text class="title" x="12" y="18">{escape(title)}</text>',
         *_axes(x, y),
         _band(points, x, y),
     ]
@@ -117,9 +118,11 @@ def _axes(x: Scale, y: Scale) -> list[str]:
         at = f"{y(value):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{_signed(value)}</text>')
-    for moment in _round_values(x.low, x.high):
+    for moment in _round_moments(x.high):
         anchor = "start" if moment == 0 else "end" if x(moment) > WIDTH - _RIGHT - _LEFT / 2 else "middle"
-        parts.append(f'<text x="{x(moment):.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{_duration(moment)}</text>')
+        parts.append(
+            f'<text x="{x(moment):.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{duration_text(moment)}</text>'
+        )
     parts.append(f'<line class="zero" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
     return parts
 
@@ -130,6 +133,12 @@ def _round_values(low: float, high: float) -> list[float]:
     magnitude = 10 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
     return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _round_moments(end: float) -> list[float]:
+    """Times that are round in the unit they are told in."""
+    length = next((length for _, length in _UNITS if end >= 2 * length), 1)
+    return [value * length for value in _round_values(0.0, end / length)]
 
 
 def _band(points: Sequence[Point], x: Scale, y: Scale) -> str:
@@ -145,8 +154,9 @@ def _point(at_s: float, result: MetricResult) -> Point:
     return Point(at_s, (result.lower + result.upper) / 2, result.lower, result.upper)
 
 
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+def duration_text(seconds: float) -> str:
+    """Seconds in the largest unit of which there are two."""
+    for unit, length in _UNITS:
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s"

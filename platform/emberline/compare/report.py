@@ -13,7 +13,12 @@ from emberline.experiment import Experiment
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("emberline.compare", "."), autoescape=True)
 """Page parts; other floors' pages include them."""
-_WORDS = {"interval_text": interval_text, "claim_text": claim_text, "pairs_lines": pairs_lines}
+_WORDS = {
+    "interval_text": interval_text,
+    "claim_text": claim_text,
+    "pairs_lines": pairs_lines,
+    "duration_text": chart.duration_text,
+}
 
 
 def write_report(folder: Path, experiment: Experiment, look: Assessment, looks: Sequence[Assessment]) -> Path:
