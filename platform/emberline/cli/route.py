@@ -40,6 +40,7 @@ def route(
     jwt_claim: Several = ("sub",),
     generation_s: float = 60.0,
     keep: str | None = None,
+    samples: str | None = None,
 ) -> None:
     """Route requests to versions as the experiments say, and keep their exposures and outcomes.
 
@@ -72,6 +73,8 @@ def route(
         jwt_claim: Claims that experiments may take for a unit.
         generation_s: Seconds after which the raw log is closed, shipped and deleted.
         keep: How long exposures and outcomes are kept, such as 90d; for ever when absent.
+        samples: Keep bodies of requests on which a shadow disagreed, for labelling, this long, such as 7d. They are
+            personal data as a rule; none are kept when absent.
     """
     from emberline import process
     from emberline.experiment import parse_duration
@@ -111,9 +114,13 @@ def route(
         unit_headers=parse_headers(unit_header),
         holdout=parse_share(holdout, "--holdout"),
         processes=parse_processes(processes),
+        taps=data.absolute() / "spool" / "taps" if samples else None,
     )
     keep_s = parse_duration(keep, "--keep") if keep else None
-    folders = Folders(experiments, data, state, generation_s, keep_s=keep_s, api_keys=api_keys)
+    samples_s = parse_duration(samples, "--samples") if samples else 0.0
+    folders = Folders(
+        experiments, data, state, generation_s, keep_s=keep_s, keep_samples_s=samples_s, api_keys=api_keys
+    )
     log = RunLog(state / "route.jsonl")
     with sole_owner(folders):
         router = Router(settings, folders, admin_port, log)

@@ -19,6 +19,7 @@ from emberline.route.routes import (
     MODEL_HEADER,
     UNIT_HEADER,
 )
+from emberline.route.samples import tap
 from emberline.route.settings import CLAIM_HEADER, Address, Settings
 from emberline.route.units import COOKIE_FILTER, COOKIE_TYPE
 
@@ -134,13 +135,14 @@ def _first(name: str) -> Json:
 
 def _copies_listener(name: str, settings: Settings, folder: Path, log: Path) -> Json:
     """The listener behind one mirror; it says which of them it is, since a mirror changes no header."""
+    taps = [tap(settings.taps, settings.limits.max_body_bytes)] if settings.taps and name == SHADOW else []
     marked = {"append": {"header": {"key": COPY_HEADER, "value": name}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
     connections = {
         **_http(name, MIRRORED, _watched(folder, MIRRORED_RDS), log, shadow=True),
         "early_header_mutation_extensions": [_mutate([marked])],
         "generate_request_id": True,
         "preserve_external_request_id": True,
-        "http_filters": [_answer_to_metadata(), _router()],
+        "http_filters": [*taps, _answer_to_metadata(), _router()],
     }
     return {
         "name": name,

@@ -24,6 +24,7 @@ class Folders:
         generation_s: age at which a log's generation is closed; raw unit ids live on disk no longer than about this.
         generation_bytes: size at which it is closed.
         keep_s: rows that arrived longer ago are deleted; None keeps all.
+        keep_samples_s: disagreements kept for labelling are deleted when they are this old.
         api_keys: file that keys are read from, again at a restart; None where no key is asked for.
     """
 
@@ -33,6 +34,7 @@ class Folders:
     generation_s: float = 60.0
     generation_bytes: int = 16 << 20
     keep_s: float | None = None
+    keep_samples_s: float = 0.0
     api_keys: Path | None = None
 
     @property

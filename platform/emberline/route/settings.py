@@ -113,7 +113,7 @@ class Settings:
         unit_headers: that experiments may take units from; of one that is sent twice, the first counts.
         holdout: units out of 10,000 that no experiment gets, of any model.
         processes: Envoys that share the port.
-        samples: whether bodies of mirrored requests are kept until the two answers are known.
+        taps: folder that bodies of mirrored requests are left in until the two answers are known; None: they are not.
     """
 
     upstreams: Mapping[Served, Address]
@@ -125,7 +125,7 @@ class Settings:
     unit_headers: tuple[str, ...] = ("x-unit-id",)
     holdout: int = 0
     processes: int = 1
-    samples: bool = False
+    taps: Path | None = None
 
     def __post_init__(self) -> None:
         for model, version in self.defaults.items():

@@ -18,7 +18,7 @@ import orjson
 from emberline import process, storage
 from emberline.errors import EmberlineError, StageFailed
 from emberline.experiment import Experiment
-from emberline.exposure import EXPOSURES, OUTCOMES, load_key, parse_line
+from emberline.exposure import EXPOSURES, OUTCOMES, Row, load_key, parse_line
 from emberline.route.bootstrap import render_bootstrap
 from emberline.route.edge import read_api_keys, write_tls
 from emberline.route.envoy import DRAIN_S, Admin, validate
@@ -28,6 +28,7 @@ from emberline.route.instance import Instance
 from emberline.route.outcomes import Journal, read_spooled
 from emberline.route.publish import Publisher, in_force
 from emberline.route.render import Rendering, check_deployed, check_together, render
+from emberline.route.samples import Samples
 from emberline.route.settings import Address, Settings
 from emberline.route.spool import Shipper, Spool
 from emberline.route.upkeep import Upkeep
@@ -64,9 +65,15 @@ class Router:
         self._journal = Journal(outcomes, folders.generation_s)
         self._inside = Inside(self._journal, key, self._unready, self._addresses)
         data = folders.data
-        self._exposure_shipper = Shipper(
-            self._exposures, data / "exposures", EXPOSURES, lambda line: parse_line(line, key), complain=self._complain
-        )
+        self._samples = Samples(settings.taps, data / "samples") if settings.taps is not None else None
+
+        def parse(line: bytes) -> Row:
+            row = parse_line(line, key)
+            if self._samples is not None:
+                self._samples.see(row)
+            return row
+
+        self._exposure_shipper = Shipper(self._exposures, data / "exposures", EXPOSURES, parse, complain=self._complain)
         self._outcome_shipper = Shipper(
             outcomes, data / "outcomes", OUTCOMES, read_spooled, unique="event_id", complain=self._complain
         )
@@ -92,6 +99,9 @@ class Router:
         if self._experiments.refused:
             raise next(iter(self._experiments.refused.values()))
         self._rendering_now = self._render(found)
+        if self._samples is not None:
+            self._samples.prepare()
+            self._samples.know(found)
         self._inside.start()
         self._publisher.write(self._rendering)
         self._write_bootstraps()
@@ -195,6 +205,8 @@ class Router:
     def _follow(self) -> None:
         """Brings Envoy to the experiments as they are now; what cannot be used is named and left as it was."""
         found = self._experiments.read()
+        if self._samples is not None:
+            self._samples.know(found)
         for error in self._experiments.refused.values():
             self._say(f"refused, what was in force stays: {error}")
         rendering = self._render(found)
@@ -218,6 +230,9 @@ class Router:
             return any(one.has_open(path, written=self._written) for one in self._instances)
 
         self._exposure_shipper.ship(may_grow)
+        if self._samples is not None:
+            self._samples.sort()
+            self._samples.forget(self._folders.keep_samples_s)
         self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self._written)
 
     def _check_threads(self) -> None:
