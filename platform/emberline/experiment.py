@@ -243,6 +243,12 @@ class RampStep(Frozen):
         return self
 
 
+class Price(Frozen):
+    """What an hour of a processor core costs, in whatever money; reports then tell prices in it."""
+
+    cpu_hour: Annotated[float, Field(gt=0)]
+
+
 class Spec(Frozen):
     model: Name
     unit: Unit = Unit()
@@ -257,6 +263,7 @@ class Spec(Frozen):
     """Reported beside the primary, with segments, at a level of their own that Holm's method shares; decide nothing."""
     segments: tuple[Segment, ...] = ()
     agreement: Agreement = Agreement()
+    price: Price | None = None
     ramp: Annotated[tuple[RampStep, ...], Field(min_length=1)]
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     planned_units: Annotated[int, Field(ge=2)] | None = None

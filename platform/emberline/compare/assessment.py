@@ -94,6 +94,23 @@ class ArmResult(Frozen):
     fallbacks: int
 
 
+class CostResult(Frozen):
+    """What a request costs with one variant.
+
+    Attributes:
+        requests: that were measured, copies to a shadow included.
+        cpu_ms: processor time of a request.
+        price_per_million: of a million requests; None where the experiment names no price.
+        value_per_price: the primary metric's value for one unit of money, such as right answers a dollar.
+    """
+
+    variant: str
+    requests: int
+    cpu_ms: float
+    price_per_million: float | None = None
+    value_per_price: float | None = None
+
+
 class Assessment(Frozen):
     """A judgement of one ramp step.
 
@@ -121,3 +138,4 @@ class Assessment(Frozen):
     pairs: PairsResult | None = None
     sample_ratio_p: float | None = None
     crossed: int = 0
+    costs: tuple[CostResult, ...] = ()

@@ -8,6 +8,7 @@ import jinja2
 from emberline import storage
 from emberline.compare import chart
 from emberline.compare.assessment import Assessment
+from emberline.compare.costs import saving_text
 from emberline.compare.table import claim_text, interval_text, pairs_lines
 from emberline.experiment import Experiment
 
@@ -18,6 +19,7 @@ _WORDS = {
     "claim_text": claim_text,
     "pairs_lines": pairs_lines,
     "duration_text": chart.duration_text,
+    "saving_text": saving_text,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emberline.compare.assess import assess
 from emberline.compare.assessment import Assessment
+from emberline.compare.costs import read_usage, with_costs
 from emberline.compare.history import read_looks
 from emberline.compare.observe import observe
 from emberline.compare.report import write_report
@@ -58,6 +59,7 @@ def compare_experiments(
             seen = observe_by_spark(experiment, data, until=now, exploratory=exploratory, master=spark)
         seen = replace(seen, routed=read_routed(folder, experiment))
         look = assess(experiment, seen, now, exploratory=exploratory)
+        look = with_costs(look, experiment, read_usage(folder, experiment))
         looks = tuple(past for past in read_looks(folder, experiment.name) if past.at <= now)
         yield look, write_report(report / experiment.name, experiment, look, looks)
 

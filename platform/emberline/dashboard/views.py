@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import jinja2
 
 from emberline.compare.assess import assess
 from emberline.compare.assessment import Assessment
+from emberline.compare.costs import read_usage, with_costs
 from emberline.compare.history import read_looks
 from emberline.compare.observe import observe
 from emberline.compare.report import TEMPLATES, charts_of, render_assessment
+from emberline.compare.routed import read_routed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, load_experiment
 from emberline.rollout.audit import read_audit
@@ -87,7 +89,11 @@ class Views:
             now = time.time()
             held = self._looks.get(name)
             if held is None or held[0] != experiment or now - held[1].at >= FRESH_S:
-                held = experiment, assess(experiment, observe(experiment, self.data, until=now), now)
+                seen = replace(
+                    observe(experiment, self.data, until=now), routed=read_routed(self.experiments, experiment)
+                )
+                look = assess(experiment, seen, now)
+                held = experiment, with_costs(look, experiment, read_usage(self.experiments, experiment))
                 self._looks[name] = held
             return held
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emberline.compare.assess import assess
 from emberline.compare.assessment import Assessment
+from emberline.compare.costs import Usage, read_usage, usage_path, with_costs, write_usage
 from emberline.compare.history import history_path, keep_look
 from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
@@ -18,11 +19,15 @@ from emberline.compare.routed import Routed, load_routed, write_routed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status, deployed_path, load_deployed
 from emberline.rollout import audit, deployments, phases
+from emberline.rollout.clocks import read_clocks
 from emberline.rollout.retire import Servers, retire
 from emberline.rollout.routers import has_taken, num_routed
 from emberline.rollout.store import Store
 from emberline.route.clusters import cluster_name
 from emberline.runlog import RunLog
+
+
+_MEASURE_EVERY_S = 5.0
 
 
 @dataclass
@@ -113,7 +118,9 @@ class Rollout:
     def _judge(self, experiment: Experiment) -> None:
         now = time.time()
         routed = self._routed(experiment, now)
+        self._measure(experiment)
         look = assess(experiment, replace(observe(experiment, self.data, until=now), routed=routed), now)
+        look = with_costs(look, experiment, read_usage(self.folder, experiment))
         kept = keep_look(self.folder, look, self.last_looks.get(experiment.name))
         if kept is not None:
             self.last_looks[experiment.name] = kept
@@ -139,6 +146,26 @@ class Rollout:
         if counts is not held:
             write_routed(self.folder, experiment.name, counts)
         return counts.settled(now)
+
+    def _measure(self, experiment: Experiment) -> None:
+        """Reads the workers' clocks, where they and a router's counters can be read."""
+        if self.servers.admin is None or self.servers.management is None:
+            return
+        path = usage_path(self.folder, experiment.name)
+        if path.is_file() and time.time() - path.stat().st_mtime < _MEASURE_EVERY_S:
+            return
+        try:
+            clocks = read_clocks(self.servers.management, experiment)
+            clusters = {variant.name: cluster_name(experiment, variant) for variant in experiment.spec.variants}
+            counters = num_routed(self.servers.admin, clusters)
+        except EmberlineError as error:  # costs decide nothing, and must not keep a guardrail from rolling back
+            self._say(f"{experiment.name}: costs", str(error))
+            return
+        if clocks is None:
+            return
+        held = read_usage(self.folder, experiment)
+        begun = Usage.begin(experiment.config_version, clocks, counters)
+        write_usage(self.folder, experiment.name, begun if held is None else held.read(clocks, counters))
 
     def _carry_out_request(self, experiment: Experiment) -> bool:
         request = self.store.requested(experiment)

@@ -1,0 +1,125 @@
+"""What a request costs with each version: processor time of its workers, measured while it competes, and its price.
+
+Rollout reads the workers' clocks and the routers' counters of requests, copies to a shadow included, since workers work
+for those as well. A worker that is new counts from when it was first seen: loading a model is no request's cost. The
+file belongs to rollout, which writes it; reports read it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import orjson
+from pydantic import ValidationError
+
+from emberline import storage
+from emberline.compare.assessment import Assessment, CostResult, MetricResult
+from emberline.experiment import Experiment
+from emberline.paper import Frozen
+
+_HOUR_S = 3600
+_ENOUGH = 100  # requests of a variant, before anything is said of their cost
+
+
+class Usage(Frozen):
+    """Of one configuration.
+
+    Attributes:
+        clocks: processor seconds of each worker as last read, by `variant/worker`.
+        counters: requests by variant (and process of the router) as last read.
+        cpu_s: processor seconds by variant since the step began.
+        requests: by variant, meanwhile.
+    """
+
+    config_version: str
+    clocks: dict[str, float]
+    counters: dict[str, int]
+    cpu_s: dict[str, float] = {}
+    requests: dict[str, int] = {}
+
+    @classmethod
+    def begin(cls, config_version: str, clocks: Mapping[str, float], counters: Mapping[str, int]) -> Self:
+        return cls(config_version=config_version, clocks=dict(clocks), counters=dict(counters))
+
+    def read(self, clocks: Mapping[str, float], counters: Mapping[str, int]) -> Self:
+        """After another reading; a counter that fell is one of a restarted router, which began at 0."""
+        cpu_s, requests = dict(self.cpu_s), dict(self.requests)
+        for key, seconds in clocks.items():
+            variant = key.partition("/")[0]
+            cpu_s[variant] = cpu_s.get(variant, 0.0) + seconds - self.clocks.get(key, seconds)
+        for key, counter in counters.items():
+            variant, before = key.partition("#")[0], self.counters.get(key, counter)
+            requests[variant] = requests.get(variant, 0) + (counter - before if counter >= before else counter)
+        return type(self)(
+            config_version=self.config_version,
+            clocks=dict(clocks),
+            counters=dict(counters),
+            cpu_s=cpu_s,
+            requests=requests,
+        )
+
+
+def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult | None) -> tuple[CostResult, ...]:
+    """Each variant's cost, treatment first; those with too few requests are left out."""
+    if usage is None:
+        return ()
+    price = experiment.spec.price
+    found = []
+    for variant in experiment.spec.variants:
+        requests = usage.requests.get(variant.name, 0)
+        if requests < _ENOUGH:
+            continue
+        cpu_s = usage.cpu_s.get(variant.name, 0.0) / requests
+        each = None if price is None else cpu_s / _HOUR_S * price.cpu_hour
+        value = None
+        if primary is not None and primary.metric == experiment.spec.primary.metric:
+            value = primary.control if variant.control else primary.treatment
+        found.append(
+            CostResult(
+                variant=variant.name,
+                requests=requests,
+                cpu_ms=cpu_s * 1e3,
+                price_per_million=None if each is None else each * 1e6,
+                value_per_price=value / each if value is not None and each else None,
+            )
+        )
+    return tuple(found)
+
+
+def with_costs(look: Assessment, experiment: Experiment, usage: Usage | None) -> Assessment:
+    """The assessment with what was measured; costs decide nothing."""
+    primary = look.metrics[0] if look.metrics else None
+    return look.model_copy(update={"costs": costs_of(experiment, usage, primary)})
+
+
+def saving_text(costs: tuple[CostResult, ...]) -> str:
+    """What the treatment would save, in a sentence; empty unless both are known."""
+    if len(costs) < 2 or not costs[1].cpu_ms:  # noqa: PLR2004 - treatment and control
+        return ""
+    treatment, control = costs
+    share = 1 - treatment.cpu_ms / control.cpu_ms
+    what = "would save" if share >= 0 else "would cost more:"
+    text = f"{treatment.variant} {what} {abs(share):.0%} of the processor time"
+    if treatment.price_per_million is not None and control.price_per_million is not None:
+        text += f", {abs(control.price_per_million - treatment.price_per_million):.3g} a million requests"
+    return text
+
+
+def usage_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.costs.json"
+
+
+def read_usage(folder: Path, experiment: Experiment) -> Usage | None:
+    """Of the experiment's window; None where nothing was measured in it."""
+    path = usage_path(folder, experiment.name)
+    if experiment.window is None or not path.is_file():
+        return None
+    try:
+        found = Usage.model_validate(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, ValidationError):  # of another release: measured anew from here on
+        return None
+    return found if found.config_version == experiment.window.config_version else None
+
+
+def write_usage(folder: Path, name: str, usage: Usage) -> None:
+    storage.write_bytes(usage_path(folder, name), orjson.dumps(usage.model_dump()))
