@@ -41,6 +41,7 @@ def route(
     generation_s: float = 60.0,
     keep: str | None = None,
     samples: str | None = None,
+    sketches: bool = False,
 ) -> None:
     """Route requests to versions as the experiments say, and keep their exposures and outcomes.
 
@@ -75,6 +76,7 @@ def route(
         keep: How long exposures and outcomes are kept, such as 90d; for ever when absent.
         samples: Keep bodies of requests on which a shadow disagreed, for labelling, this long, such as 7d. They are
             personal data as a rule; none are kept when absent.
+        sketches: Keep mergeable sketches in --data for the live page. Needs the extra `sketches`.
     """
     from emberline import process
     from emberline.experiment import parse_duration
@@ -119,7 +121,14 @@ def route(
     keep_s = parse_duration(keep, "--keep") if keep else None
     samples_s = parse_duration(samples, "--samples") if samples else 0.0
     folders = Folders(
-        experiments, data, state, generation_s, keep_s=keep_s, keep_samples_s=samples_s, api_keys=api_keys
+        experiments,
+        data,
+        state,
+        generation_s,
+        keep_s=keep_s,
+        keep_samples_s=samples_s,
+        sketches=sketches,
+        api_keys=api_keys,
     )
     log = RunLog(state / "route.jsonl")
     with sole_owner(folders):

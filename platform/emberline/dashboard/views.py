@@ -18,6 +18,7 @@ from emberline.compare.routed import read_routed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, load_experiment
 from emberline.rollout.audit import read_audit
+from emberline.route.sketches import merged
 
 FRESH_S = 2.0
 _DECISIONS = 30
@@ -68,7 +69,13 @@ class Views:
         assessment = render_assessment(experiment, look, charts)
         decisions = [line for line in read_audit(self.experiments, name) if line["event"] != "confirmed"]
         latest = decisions[: -_DECISIONS - 1 : -1]
-        return _PAGES.get_template("inside.html.j2").render(assessment=assessment, decisions=latest)
+        live = self._live(look)
+        return _PAGES.get_template("inside.html.j2").render(assessment=assessment, decisions=latest, live=live)
+
+    def _live(self, look: Assessment) -> dict[str, Any]:
+        """Routers' sketches of this step by variant; nothing where no router keeps any."""
+        folder = self.data / "sketches"
+        return merged(folder, look.experiment, look.config_version) if folder.is_dir() else {}
 
     def as_json(self, name: str) -> dict[str, Any] | None:
         """The numbers, with the page's inside for its own refresh."""

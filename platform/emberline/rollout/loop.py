@@ -26,7 +26,6 @@ from emberline.rollout.store import Store
 from emberline.route.clusters import cluster_name
 from emberline.runlog import RunLog
 
-
 _MEASURE_EVERY_S = 5.0
 
 

@@ -25,6 +25,7 @@ class Folders:
         generation_bytes: size at which it is closed.
         keep_s: rows that arrived longer ago are deleted; None keeps all.
         keep_samples_s: disagreements kept for labelling are deleted when they are this old.
+        sketches: whether sketches are kept for live views.
         api_keys: file that keys are read from, again at a restart; None where no key is asked for.
     """
 
@@ -35,6 +36,7 @@ class Folders:
     generation_bytes: int = 16 << 20
     keep_s: float | None = None
     keep_samples_s: float = 0.0
+    sketches: bool = False
     api_keys: Path | None = None
 
     @property

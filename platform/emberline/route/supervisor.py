@@ -30,6 +30,7 @@ from emberline.route.publish import Publisher, in_force
 from emberline.route.render import Rendering, check_deployed, check_together, render
 from emberline.route.samples import Samples
 from emberline.route.settings import Address, Settings
+from emberline.route.sketches import Sketches
 from emberline.route.spool import Shipper, Spool
 from emberline.route.upkeep import Upkeep
 from emberline.route.watch import ExperimentsFolder
@@ -66,11 +67,13 @@ class Router:
         self._inside = Inside(self._journal, key, self._unready, self._addresses)
         data = folders.data
         self._samples = Samples(settings.taps, data / "samples") if settings.taps is not None else None
+        self._sketches = Sketches(data / "sketches") if folders.sketches else None
 
         def parse(line: bytes) -> Row:
             row = parse_line(line, key)
-            if self._samples is not None:
-                self._samples.see(row)
+            for watcher in (self._samples, self._sketches):
+                if watcher is not None:
+                    watcher.see(row)
             return row
 
         self._exposure_shipper = Shipper(self._exposures, data / "exposures", EXPOSURES, parse, complain=self._complain)
@@ -233,6 +236,8 @@ class Router:
         if self._samples is not None:
             self._samples.sort()
             self._samples.forget(self._folders.keep_samples_s)
+        if self._sketches is not None:
+            self._sketches.write()
         self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self._written)
 
     def _check_threads(self) -> None:
