@@ -49,6 +49,7 @@ class WarmAgent(LocalElasticAgent):
         dead = self._dead()
         if dead:
             self._kill_workers()
+            self._suspect(dead)
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.HEALTHY and (lost := self._lost_members()):
             # no retry: nothing failed here, and a world of which one is out must not go on, whoever it was
@@ -71,6 +72,12 @@ class WarmAgent(LocalElasticAgent):
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         self._kill_workers()
         super()._stop_workers(worker_group)
+
+    def _suspect(self, dead: list[tuple[int, int, int]]) -> None:
+        """Where nobody here is to blame, somebody elsewhere is gone."""
+        handler = self._worker_group.spec.rdzv_handler
+        if isinstance(handler, Rendezvous) and all(code == PEER_LOST for _, _, code in dead):
+            handler.suspect()
 
     def _lost_members(self) -> list[str]:
         handler = self._worker_group.spec.rdzv_handler

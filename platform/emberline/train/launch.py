@@ -32,6 +32,7 @@ _LOCAL_HOST = "127.0.0.1"
 _MONITOR_S = 0.1
 # the store is a process of its own; a lost node is noticed in seconds, not in torchrun's default minute
 _RDZV_CONF = {"keep_alive_interval": "1", "keep_alive_max_attempt": "5", "last_call_timeout": "3"}
+_LATER_LAST_CALL = "1"  # of worlds after the first, when all nodes are up already
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def launch(options: Launch) -> int:
 
 
 def _train(options: Launch, recipe: Recipe, run_id: str) -> None:
-    endpoint, conf = options.rdzv_endpoint, {**_RDZV_CONF, **parse_conf(options.rdzv_conf)}
+    endpoint, given = options.rdzv_endpoint, parse_conf(options.rdzv_conf)
+    conf = {"later_last_call_timeout": given.get("last_call_timeout", _LATER_LAST_CALL), **_RDZV_CONF, **given}
     _warm_up(recipe)
     with ExitStack() as stack:
         if not endpoint:
