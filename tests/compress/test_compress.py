@@ -17,6 +17,7 @@ from emberline import paper
 from emberline.artifact import read_artifact
 from emberline.compress import analysis, kernels
 from emberline.compress.agreement import require_agreement
+from emberline.compress.report import render
 from emberline.compress.run import _with_layers, command_of, compress_recipe
 from emberline.compress.state import read_state
 from emberline.errors import InvalidSetting, MissingFile, StageFailed
@@ -107,6 +108,24 @@ def test_the_report_needs_no_network_and_has_both_colour_schemes(compressed):
     assert page.count("<svg") == 1 + 4
     for told in ("Backends and peers", "On rows that decided nothing", "emberline measure --threads 1 --batch-size 1"):
         assert told in page
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"tried": False}, ["kept: little enough was lost"]),
+        (
+            {"tried": True, "aware": 0.5, "control": 0.625, "cpu_seconds": 3, "control_epochs": 7, "kept": "control"},
+            ["control: as long on the float model, then after training", "62.50 %", "the control 7 epochs"],
+        ),
+    ],
+)
+def test_the_report_holds_training_aware_of_quantization_against_its_control(compressed, facts, told):
+    content = json.loads((compressed.runs / "small" / "compress" / "report.json").read_bytes())
+    quantize = content["artifacts"]["int8"]["stages"][-2]
+    quantize["note"]["aware_training"] = {"float": 0.75, "after_training": 0.7, **facts}
+    page = render(content)
+    assert all(one in page for one in told)
 
 
 def test_the_report_tells_the_very_line_that_made_it():

@@ -14,7 +14,6 @@ from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
 from emberline.recipe import Compress, Export, ExportBackend, Recipe, Variant, load_recipe
 from emberline.runlog import RunLog
-from emberline.train.fitting import as_trained
 
 if TYPE_CHECKING:
     from emberline.compress.context import Context
@@ -131,5 +130,9 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
         for stages in variant.fallbacks:  # told now, not after the hours that come before they are needed
             require_order(name, variant.model_copy(update={"stages": stages}))
     target = this_machine(recipe.compress.int8_for, recipe.compress.device)
-    exact = as_trained(recipe, folder)
+    exact = recipe
+    if recipe.train.batch_size == "auto":
+        from emberline.train.fitting import as_trained  # brings torch along
+
+        exact = as_trained(recipe, folder)
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))

@@ -41,14 +41,18 @@ def write_report(
     page, data = folder / "report.html", folder / "report.json"
     if page.is_file() and data.is_file() and _same(orjson.loads(data.read_bytes()), content):
         return page
+    storage.write_bytes(data, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    storage.write_bytes(page, render(content).encode())
+    return page
+
+
+def render(content: dict[str, Any]) -> str:
+    """The page of a report's content, as `report.json` holds it."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    html = template.render(**content, drawings=_drawings(content))
-    storage.write_bytes(data, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    storage.write_bytes(page, html.encode())
-    return page
+    return template.render(**content, drawings=_drawings(content))
 
 
 def _drawings(content: dict[str, Any]) -> dict[str, Any]:
