@@ -144,6 +144,7 @@ def _warm_up(recipe: Recipe) -> None:
     # torch._dynamo: every optimizer imports it at its first step, which costs as much as torch itself
     multiprocessing.set_forkserver_preload(
         ["__main__", "torch", "torch._dynamo", "emberline.train.worker", *_modules_of(recipe)]
+        + (["emberline.train.sharded", "emberline.train.dcp"] if recipe.train.strategy == "fsdp2" else [])
     )
     forkserver.ensure_running()
     # only for this process: a connection that breaks is dealt with, and needs no pages about it on standard error
