@@ -88,6 +88,7 @@ class VirtualShards:
         self._dtype = parameters_dtype(job.model)
         self._floats = [b for b in job.model.buffers() if b.is_floating_point()]
         self._integers = [b for b in job.model.buffers() if not b.is_floating_point()]
+        self._one_kind = len({one.dtype for one in self._floats}) == 1
         plan, world = job.batches.plan, job.world
         if world.size > plan.num_shards:
             raise EmberlineError(
@@ -145,10 +146,14 @@ class VirtualShards:
             # equal values count as unchanged, infinities included (a mask of -inf minus itself is NaN)
             changes = [
                 torch.where(now == then, 0, (now - then) * weight)
-                for now, then in zip(self._floats, start, strict=True)
+                for now, then in zip(self._together(self._floats), self._together(start), strict=True)
             ]
             pieces = [piece.reshape(-1).to(self._dtype) for piece in (*gradients, *changes, loss.detach())]
             return torch.cat(pieces)
+
+    def _together(self, buffers: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Buffers of one kind as one, since operations on many small ones cost more than what they compute."""
+        return [torch.cat([one.reshape(-1) for one in buffers])] if self._one_kind else buffers
 
     def _spread(self, flat: torch.Tensor, start: list[torch.Tensor]) -> Combined:
         position = 0
@@ -182,7 +187,9 @@ def shard_seed(seed: int, step: int, shard: int) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seeds torch, and the two other generators that a user's augmentation may use."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed makes a stack trace for a GPU that is not used yet
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the global one that user code may rely on
 
