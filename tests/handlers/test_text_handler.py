@@ -45,6 +45,29 @@ def test_text_comes_in_batches_by_open_inference_and_its_metadata_says_so(worker
     assert [one["name"] for one in metadata.json["outputs"]] == ["scores", "label"]
 
 
+def test_a_model_without_labels_answers_a_texts_embedding(make_worker, export_artifact, tmp_path_factory):
+    import torch
+
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(257, 6)
+
+        def forward(self, ids):
+            return self.table(ids).mean(1)
+
+    torch.manual_seed(0)
+    net, folder = Mean(), tmp_path_factory.mktemp("embedding")
+    worker = make_worker(export_artifact(folder / "a", net, {"inputs": [BYTES]}, {"text": "hello"}), "text_handler.py")
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["hello", "you"]}
+    plain, encoded = worker.ask(b"hello", json.dumps({"inputs": [tensor]}).encode())
+    expected = net(torch.from_numpy(ember_text.tokenize(BYTES, "hello"))[None])[0].tolist()
+    assert plain.json["outputs"] == pytest.approx(expected, abs=1e-5)
+    (outputs,) = encoded.json["outputs"]
+    assert (outputs["name"], outputs["shape"]) == ("outputs", [2, 6])
+    assert outputs["data"][:6] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_bad_text_fails_only_its_own_row(worker):
     bodies = [b"\xff\xfe", b'{"text": 7}', b'{"text": "  "}', b'{"text": "\\ud800"}', b"", b'{"txt": "a"}', b"fine"]
     answers = worker.ask(*bodies)
