@@ -55,3 +55,13 @@ def _last_step_after_standstill(toy) -> int:
 
     process.wait_until(still, 30, "a world that stands still")
     return seen[-1]
+
+
+def test_a_notice_to_the_whole_process_group_lets_workers_save_too(toy):
+    (toy.folder / "gate").touch()
+    launcher = toy.start("--set", "train.checkpoint_every_s=1000")
+    toy.wait_for_step(4)
+    os.killpg(launcher.pid, signal.SIGTERM)  # as systemd, timeout and some batch systems send it
+    toy.finish(launcher, code=75)
+    (saved,) = toy.events("preempted")
+    assert saved["step"] == toy.events("checkpoint")[-1]["step"] == toy.events("step")[-1]["step"] >= 4

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -146,7 +146,11 @@ def _warm_up(recipe: Recipe) -> None:
         ["__main__", "torch", "torch._dynamo", "emberline.train.worker", *_modules_of(recipe)]
         + (["emberline.train.sharded", "emberline.train.dcp"] if recipe.train.strategy == "fsdp2" else [])
     )
+    resource_tracker.ensure_running()  # first: it would lift the block that comes now
+    # a SIGTERM to the whole process group must not end the server: its end kills the workers, who are about to save
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited; a worker that listens lifts it
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # only for this process: a connection that breaks is dealt with, and needs no pages about it on standard error
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 

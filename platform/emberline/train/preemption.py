@@ -47,6 +47,7 @@ class Preemption:
         for number in _NOTICES:
             signal.signal(number, lambda _number, _frame: None)  # Python writes to the pipe only for signals it handles
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOTICES)  # the server that our agent forks workers from blocks them
         threading.Thread(target=self._wait, args=(receiver,), name="notice", daemon=True).start()
 
     def saves(self, save: Callable[[float], int]) -> None:
