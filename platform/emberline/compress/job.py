@@ -13,7 +13,7 @@ from emberline.compress.target import Target, this_machine
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
 from emberline.recipe import Compress, Export, ExportBackend, Recipe, Variant, load_recipe
-from emberline.runlog import RunLog
+from emberline.runlog import RunLog, warn
 
 if TYPE_CHECKING:
     from emberline.compress.context import Context
@@ -134,5 +134,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     if recipe.train.batch_size == "auto":
         from emberline.train.fitting import as_trained  # brings torch along
 
-        exact = as_trained(recipe, folder)
+        if recipe.train.task == "ranking":
+        warn("compression judges a ranking's rows one by one: accuracy is how many of them have their label, not NDCG")
+    exact = as_trained(recipe, folder)
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
