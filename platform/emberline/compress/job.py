@@ -134,7 +134,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     if recipe.train.batch_size == "auto":
         from emberline.train.fitting import as_trained  # brings torch along
 
-        if recipe.train.task == "ranking":
+        exact = as_trained(recipe, folder)
+    if recipe.train.task == "ranking":
         warn("compression judges a ranking's rows one by one: accuracy is how many of them have their label, not NDCG")
-    exact = as_trained(recipe, folder)
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
