@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -202,7 +202,7 @@ def _run_agent(
     agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost, on_hang=on_hang, watch=watch)
     close = True
     try:
-        with Follow(log_path), Tracking(log_path.parent, recipe, recipe.train.track):
+        with closing(board), Follow(log_path), Tracking(log_path.parent, recipe, recipe.train.track):
             result = agent.run()
     except SignalException as signalled:
         close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too
