@@ -1,5 +1,7 @@
 """Rankings: groups of rows, NDCG as loss and metric, and a light ranker that learns from a heavy one's record."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -113,11 +115,13 @@ def test_a_ranking_is_learned_with_the_same_bits_by_one_worker_and_by_three(rank
     assert (done["metric"], done["ndcg"]) == ("ndcg", seen[-1])
 
 
-def test_a_light_ranker_learns_from_a_heavy_ones_record_alone_and_goes_on_with_no_other(ranked):
+def test_a_light_ranker_learns_from_a_heavy_ones_record_alone_and_goes_on_with_no_other(ranked, monkeypatch):
     heavy, light = ranked("heavy"), ranked("toy")
     heavy.train_world(2, *RANKING, "model.arguments={width: 64}")
     recipe = heavy.folder / "toy.yaml"
     recipe.write_text(recipe.read_text().replace("{source: toy:data}", "{source: toy:requests}"))
+    monkeypatch.syspath_prepend(str(heavy.folder))
+    monkeypatch.delitem(sys.modules, "toy", raising=False)  # another test's
     answers = light.folder / "answers.parquet"
     record(heavy.run / "artifacts" / "trained", recipe=recipe, split="train", output=answers)
     taught = f"train.distill={{recorded: {answers}, temperature: 1, soft: 1, hard: 0}}"
