@@ -14,7 +14,7 @@ from PIL import Image
 
 from emberline.data import Splits
 
-_SPLITS = (64, 64, 16)  # train (for calibration), validation, test
+_SPLITS = (32, 64, 16)  # train (for calibration), validation, test
 _WORDS = (
     "a",
     "bad",
@@ -65,11 +65,10 @@ def _split(name: str, values: list[Any]) -> Splits:
     apply = assets.handler_module("ember_preprocessing").Preprocessing(preprocessing)
     trained = here / "runs" / "bench" / "artifacts" / "trained"
     model = models.build(trained, read_artifact(trained)[1])
-    rows = _Rows()
+    batch = torch.from_numpy(np.stack([apply({name: value})[0] for value in values]))
     with torch.no_grad():
-        for value in values:
-            (row,) = apply({name: value})
-            rows.append(({name: value}, int(model(torch.from_numpy(row)[None])[0].argmax())))
+        labels = torch.cat([model(piece).argmax(1) for piece in batch.split(16)]).tolist()
+    rows = _Rows(({name: value}, label) for value, label in zip(values, labels, strict=True))
     first, second = _SPLITS[0], _SPLITS[0] + _SPLITS[1]
     return Splits(_Rows(rows[:first]), _Rows(rows[first:second]), _Rows(rows[second:]))
 
