@@ -82,7 +82,7 @@ def _hang(run: Path, kind: str, rank: int) -> dict[str, Any]:
     """Has one rank stand still; waits until it was named and training goes on."""
     before = _settled(run)
     steps = _worlds.events(run, "step")[-20:]
-    known = len(_worlds.events(run, "hang"))
+    known, restarts = len(_worlds.events(run, "hang")), len(_worlds.events(run, "restart"))
     if kind == "stopped":
         os.kill(before["pids"][rank], signal.SIGSTOP)
     else:
@@ -94,11 +94,12 @@ def _hang(run: Path, kind: str, rank: int) -> dict[str, Any]:
     named = _agents.wait(lambda: _worlds.events(run, "hang")[known:], 300, "a hang that is named")[0]
     after = _agents.wait_for_world(run, before["generation"], 300)
     first = next(one for one in _worlds.events(run, "step") if one["time"] > after["time"])
+    restart = _agents.wait(lambda: _worlds.events(run, "restart")[restarts:], 60, "the restart's own record")[0]
     return {
         "kind": kind, "rank": rank, "pid": before["pids"][rank], "named_rank": named["rank"], "named_pid": named["pid"],
         "why": named["why"], "stack": named["stack"][:1], "detected_s": round(named["time"] - at, 3), "step": step,
         "generation": before["generation"], "generation_after": after["generation"],
-        "next_step_s": round(first["time"] - at, 3), "steps_lost": _worlds.events(run, "restart")[-1]["steps_lost"],
+        "next_step_s": round(first["time"] - at, 3), "steps_lost": restart["steps_lost"],
         "step_s": round((steps[-1]["time"] - steps[0]["time"]) / (len(steps) - 1), 4),
     }  # fmt: skip
 

@@ -22,11 +22,8 @@ from emberline.train.pulse import Beat, Board, Phase
 
 STOPPED_S = 2.0  # a process stopped by a signal does nothing, so there is nothing to measure
 LEAST_S = 3.0  # for a step's own computing without the processor, however short steps are
-_STEPS, _LONGEST, _BUSY_STEPS = (
-    4.0,
-    2.0,
-    20.0,
-)  # times the median, times the longest; times the median while it computes
+_STEPS, _LONGEST = 4.0, 2.0  # times the median of the last steps, times the longest of them
+_BUSY_STEPS = 20.0  # times the median, for one that computes
 _SLOW_S = 60.0  # data, updates, and a step that uses the processor
 _EVALUATION_S = 120.0  # of one batch of it
 _START_S = 600.0  # also of a first step, which may compile, and of saving
