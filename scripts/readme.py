@@ -1,6 +1,6 @@
-"""Fills the README's blocks from what was recorded: `benchmarks/results/*.json` and the command's own help.
+"""Fills the blocks of README.md and docs/results.md from what was recorded in `benchmarks/results/*.json`.
 
-A block stands between `<!-- block: NAME -->` and `<!-- end -->`. Without arguments the README is rewritten; with
+A block stands between `<!-- block: NAME -->` and `<!-- end -->`. Without arguments the pages are rewritten; with
 `--check` nothing is written, and a difference is an error. Blocks that need a result which was not recorded yet are an
 error too: a figure without its source must not stay.
 """
@@ -10,11 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs/results.md")
 RESULTS = ROOT / "benchmarks/results"
 BLOCK = re.compile(r"(<!-- block: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,6 +48,39 @@ def demo_compare() -> str:
     return "\n".join(["```", result("demo")["comparison"].rstrip(), "```"])
 
 
+def measured(suite: str) -> str:
+    """Every key of a suite: what was asked, what came out, and the command that does it again."""
+    rows = []
+    for name, record in result(suite).items():
+        facts = {key: value for key, value in record["summary"].items() if key != "reached"}
+        reached = "yes" if record["summary"]["reached"] else "**no**"
+        rows.append(
+            [
+                f"`{name}`",
+                record["what"],
+                record["target"],
+                _facts(facts),
+                reached if record["complete"] else f"{reached}, trials are missing",
+                f"{record['date']}, {record['machine']}, load {record['load_average']:.0f}",
+            ]
+        )
+    head = ["key", "what", "target", "came out", "reached", "when, and on what"]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in facts.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({_facts(value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(_value(one) for one in value)}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _recorded(content: dict[str, Any]) -> str:
     return f"Recorded {content['date']} by `{content['command']}` on {content['machine']}."
 
@@ -55,6 +89,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-stages": demo_stages,
     "demo-curl": demo_curl,
     "demo-compare": demo_compare,
+    **{f"{suite}-results": partial(measured, suite) for suite in ("train", "compress", "serve", "compare")},
 }
 
 
@@ -63,16 +98,20 @@ def render(text: str) -> str:
 
 
 def main() -> None:
-    before = README.read_text()
-    after = render(before)
-    if "--check" not in sys.argv:
-        README.write_text(after)
-        return
-    if before != after:
-        sys.stdout.writelines(
-            difflib.unified_diff(before.splitlines(True), after.splitlines(True), "README", "recorded")
-        )
-        sys.exit("error: README.md is not what was recorded\nhint: make readme")
+    different = False
+    for page in PAGES:
+        before = page.read_text()
+        after = render(before)
+        if "--check" not in sys.argv:
+            page.write_text(after)
+        elif before != after:
+            different = True
+            name = page.relative_to(ROOT)
+            sys.stdout.writelines(
+                difflib.unified_diff(before.splitlines(True), after.splitlines(True), str(name), "recorded")
+            )
+    if different:
+        sys.exit("error: a page is not what was recorded\nhint: make readme")
 
 
 if __name__ == "__main__":
