@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from emberline.errors import CorruptPaper, EmberlineError, MissingFile, NewerSchema
-from emberline.paper import MANIFEST, read_manifest, verify_paper, write_paper
+from emberline.paper import MANIFEST, Kind, read_manifest, verify_paper, write_paper
 
 
-def make(target: Path, content: bytes = b"content", **options: object) -> None:
-    with write_paper(target, "run", recipe="r", seed=1, **options) as draft:  # type: ignore[arg-type]
+def make(target: Path, content: bytes = b"content", kind: Kind = "artifact", **options: object) -> None:
+    with write_paper(target, kind, recipe="r", seed=1, **options) as draft:  # type: ignore[arg-type]
         (draft.folder / "a.bin").write_bytes(content)
         (draft.folder / "sub").mkdir()
         (draft.folder / "sub/b.bin").write_bytes(b"b")
@@ -19,7 +19,7 @@ def make(target: Path, content: bytes = b"content", **options: object) -> None:
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     make(tmp_path / "run")
-    manifest = verify_paper(tmp_path / "run", "run")
+    manifest = verify_paper(tmp_path / "run", "artifact")
     assert sorted(manifest.files) == ["a.bin", "sub/b.bin"]
     assert manifest.facts == {"steps": 3}
 
@@ -67,6 +67,31 @@ def test_a_truncated_a_missing_and_a_foreign_file_are_caught_by_name(tmp_path: P
         verify_paper(tmp_path / "more")
 
 
+def test_a_run_may_hold_papers_and_caches_that_its_manifest_does_not_name(tmp_path: Path) -> None:
+    make(tmp_path / "run", kind="run")
+    make(tmp_path / "run/artifacts/fp32")
+    (tmp_path / "run/artifacts/.cache").mkdir()
+    (tmp_path / "run/artifacts/.cache/analysis.json").write_bytes(b"{}")
+    verify_paper(tmp_path / "run")
+    (tmp_path / "run/a.bin").write_bytes(b"Content")
+    with pytest.raises(CorruptPaper, match=r"a\.bin: content is xxh3 .*; required: xxh3"):
+        verify_paper(tmp_path / "run")
+
+
+def test_a_manifest_without_its_seal_is_told_as_of_an_earlier_version(tmp_path: Path) -> None:
+    make(tmp_path / "run", kind="run")
+    path = tmp_path / "run" / MANIFEST
+    raw = json.loads(path.read_text())
+    del raw["seal"]
+    path.write_text(json.dumps(raw, indent=2) + "\n")
+    with pytest.raises(CorruptPaper) as caught:
+        verify_paper(tmp_path / "run")
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: made by an earlier version of emberline, or altered\n"
+        "hint: remove the folder, or start another run (--set run=run-2)"
+    )
+
+
 def test_a_failed_write_leaves_the_earlier_paper_and_nothing_else(tmp_path: Path) -> None:
     make(tmp_path / "run")
     with pytest.raises(ZeroDivisionError), write_paper(tmp_path / "run", "run"):
@@ -85,8 +110,8 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_that_is_cut_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "run")
-    with pytest.raises(EmberlineError, match="'artifact' is required"):
-        read_manifest(tmp_path / "run", "artifact")
+    with pytest.raises(EmberlineError, match="'run' is required"):
+        read_manifest(tmp_path / "run", "run")
     path = tmp_path / "run" / MANIFEST
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptPaper):

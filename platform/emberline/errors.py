@@ -6,7 +6,9 @@
     │   ├── InvalidCombination  values that are fine alone and break a rule together
     │   └── UnknownKey        a key no model knows; names the nearest one that is known
     ├── MissingFile           a file or folder that should be there
-    ├── CorruptPaper          a file whose content is not what its manifest says
+    ├── CorruptPaper          a file whose content is not what it must be
+    │   ├── ForeignFile       a file that a paper's manifest does not name
+    │   └── UnsealedPaper     a manifest without today's seal
     ├── NewerSchema           a paper written by a later Emberline
     ├── MissingTool           a program or package this machine lacks
     └── StageFailed           a stage that ran and could not finish
@@ -84,10 +86,25 @@ class MissingFile(EmberlineError):
 
 
 class CorruptPaper(EmberlineError):
-    """A file's content is not what its manifest says; nothing of it may be used."""
+    """A file's content is not what it must be; nothing of it may be used."""
 
     def __init__(self, path: str | Path, got: str, required: str, *, hint: str | None = None) -> None:
-        super().__init__(f"content is {got}; its manifest requires {required}", place=path, hint=hint)
+        super().__init__(f"content is {got}; required: {required}", place=path, hint=hint)
+
+
+class ForeignFile(CorruptPaper):
+    """A file lies in a paper whose manifest does not name it."""
+
+    def __init__(self, path: str | Path, manifest: str) -> None:
+        hint = "remove the file, or make the paper again"
+        EmberlineError.__init__(self, f"{manifest} does not name this file", place=path, hint=hint)
+
+
+class UnsealedPaper(CorruptPaper):
+    """A paper's manifest lacks the seal that every version writes by now."""
+
+    def __init__(self, path: str | Path, *, hint: str) -> None:
+        EmberlineError.__init__(self, "made by an earlier version of emberline, or altered", place=path, hint=hint)
 
 
 class NewerSchema(EmberlineError):

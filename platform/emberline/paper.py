@@ -21,7 +21,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emberline import __version__, storage
-from emberline.errors import CorruptPaper, EmberlineError, MissingFile, NewerSchema
+from emberline.errors import CorruptPaper, EmberlineError, ForeignFile, MissingFile, NewerSchema, UnsealedPaper
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -144,9 +144,10 @@ def parse_manifest(content: bytes, place: Path, kind: Kind | None = None) -> Man
         raw.pop("seal", None)
         manifest = Manifest.model_validate(raw)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise CorruptPaper(place, "no manifest", "a manifest that can be read") from error
+        raise CorruptPaper(place, "no manifest", "one that this version can read", hint=_AGAIN) from error
     if (seal := _SEAL.search(content)) is None:
-        raise CorruptPaper(place, "not sealed", "a last line with the hash of all before it", hint=_AGAIN)
+        another = f", or start another run (--set run={manifest.name}-2)" if manifest.kind == "run" else ""
+        raise UnsealedPaper(place.parent, hint=f"remove the folder{another or ' and make it again'}")
     if seal[1].decode() != (got := xxhash.xxh3_128_hexdigest(content[: seal.start()])):
         raise CorruptPaper(place, f"xxh3 {got}", f"xxh3 {seal[1].decode()}", hint=_AGAIN)
     if kind is not None and manifest.kind != kind:
@@ -157,9 +158,13 @@ def parse_manifest(content: bytes, place: Path, kind: Kind | None = None) -> Man
 def verify_paper(folder: Path, kind: Kind | None = None) -> Manifest:
     """Reads a manifest and checks each file's hash, and that no file is missing or foreign.
 
+    The folder of a run goes on living once the run has ended (log, checkpoints, artifacts, caches of compression), so
+    there only what the manifest names is checked; papers below have manifests of their own.
+
     Raises:
         MissingFile: there is no manifest, or a file it names is gone.
-        CorruptPaper: a file differs from its hash, or one is there that the manifest does not name.
+        CorruptPaper: a file differs from its hash.
+        ForeignFile: one is there that the manifest does not name.
         NewerSchema: written by a later version.
     """
     manifest = read_manifest(folder, kind)
@@ -169,9 +174,9 @@ def verify_paper(folder: Path, kind: Kind | None = None) -> Manifest:
             raise MissingFile(path, f"a file named by {MANIFEST}")
         if (got := _entry(path)) != entry:
             raise CorruptPaper(path, f"xxh3 {got.xxh3}", f"xxh3 {entry.xxh3}", hint=_AGAIN)
-    foreign = set(_files_under(folder)) - set(manifest.files)
+    foreign = set() if manifest.kind == "run" else set(_files_under(folder)) - set(manifest.files)
     if foreign:
-        raise CorruptPaper(folder / min(foreign), "a file", f"no file that {MANIFEST} does not name")
+        raise ForeignFile(folder / min(foreign), MANIFEST)
     return manifest
 
 

@@ -55,7 +55,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
     artifact = Artifact(
         model=Model(factory="emberline.models.digits:digits_cnn"), weights="model.safetensors", preprocessing=DIGITS
     )
-    with pytest.raises(CorruptPaper, match="requires the weights of its own model"):
+    with pytest.raises(CorruptPaper, match="required: the weights of its own model"):
         build(tmp_path, artifact)
 
 

@@ -5,7 +5,7 @@ import pytest
 from emberline.errors import EmberlineError
 from emberline.recipe import load_recipe
 from emberline.runlog import RunLog
-from emberline.train.folder import LOG, finished_manifest, prepare_folder
+from emberline.train.folder import LOG, RECIPE, finished_manifest, prepare_folder
 
 
 def test_how_training_is_carried_out_may_change_but_not_what_it_computes(toy):
@@ -43,3 +43,14 @@ def test_a_folder_with_nothing_to_go_on_from_is_taken_by_a_changed_recipe(toy):
     assert (second.anew, second.run_id != first.run_id) == ("seed: 3 → 4", True)
     assert prepare_folder(toy.run, changed, 77).anew == "training rows: 78 → 77"
     assert prepare_folder(toy.run, changed, 77).anew == ""
+
+
+@pytest.mark.parametrize("damage", [RECIPE, "run.json"])
+def test_a_folder_of_an_earlier_version_is_told_so(toy, damage):
+    prepare_folder(toy.run, load_recipe(toy.folder / "toy.yaml"), 77)
+    (toy.run / "checkpoints" / "step-000001").mkdir(parents=True)
+    path = toy.run / damage
+    path.write_text('{"id": "no training"}' if damage == "run.json" else path.read_text() + "gone: 1\n")
+    with pytest.raises(EmberlineError, match="made by an earlier version of emberline, or altered") as caught:
+        finished_manifest(toy.run, load_recipe(toy.folder / "toy.yaml", ("seed=4",)))
+    assert "start another run (--set run=" in str(caught.value)

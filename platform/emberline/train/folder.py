@@ -9,9 +9,9 @@ import orjson
 import yaml
 
 from emberline import storage
-from emberline.errors import EmberlineError
+from emberline.errors import EmberlineError, InvalidSetting
 from emberline.paper import MANIFEST, Manifest, digest_of, read_manifest
-from emberline.recipe import Recipe, read_yaml
+from emberline.recipe import Recipe, parse_model, read_yaml
 from emberline.runlog import read_events
 from emberline.train.summary import anything_kept
 
@@ -20,6 +20,7 @@ RECIPE = "recipe.yaml"
 TRAINED = "artifacts/trained"
 LAST = "artifacts/last"  # the last weights, where the trained ones are the best
 _RUN = "run.json"
+_OLD = "made by an earlier version of emberline, or altered"
 _SECTIONS = {"run", "seed", "model", "data", "preprocessing", "labels", "train"}
 # how training is carried out, not what it computes
 _OPERATIONAL = {
@@ -79,14 +80,14 @@ def prepare_folder(path: Path, recipe: Recipe, num_rows: int, teacher: str = "")
     """
     check_folder(path, recipe)
     anew = "" if holds_something(path) else _changes(path, recipe, num_rows)
-    replaced = str(orjson.loads((path / _RUN).read_bytes())["id"]) if anew else ""
+    replaced = str(_description(path)["id"]) if anew else ""
     if anew or not (path / _RUN).is_file():
         said = recipe.model_dump(mode="json", exclude_unset=True)  # a default may be refused where it does nothing
         text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
         storage.write_bytes(path / RECIPE, text.encode())
         new = {"id": uuid.uuid4().hex, "training": training_digest(recipe), "rows": num_rows, "teacher": teacher}
         storage.write_bytes(path / _RUN, orjson.dumps(new))
-    description = orjson.loads((path / _RUN).read_bytes())
+    description = _description(path)
     if description.get("rows", num_rows) != num_rows:
         raise EmberlineError(
             f"the training data had {description['rows']} rows when this run was started; now they are {num_rows}",
@@ -118,15 +119,35 @@ def _changes(path: Path, recipe: Recipe, num_rows: int | None = None) -> str:
     """What differs from the training that the folder was made for; empty where nothing does."""
     if not (path / _RUN).is_file():
         return ""
-    description = orjson.loads((path / _RUN).read_bytes())
+    description = _description(path)
     rows = description.get("rows", num_rows)
     if description["training"] == training_digest(recipe):
         return f"training rows: {rows} → {num_rows}" if num_rows is not None and rows != num_rows else ""
     changes: list[str] = []
     if (path / RECIPE).is_file():
-        differences(training_of(Recipe.model_validate(read_yaml(path / RECIPE))), training_of(recipe), "", changes)
+        try:
+            then = parse_model(Recipe, read_yaml(path / RECIPE), path / RECIPE)
+        except InvalidSetting as error:
+            return f"{_OLD}: {error.fact}"
+        differences(training_of(then), training_of(recipe), "", changes)
     what = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")  # noqa: PLR2004 - three say enough
-    return what or "another recipe"
+    return what or _OLD
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """What the folder says of itself.
+
+    Raises:
+        EmberlineError: nothing that can be read.
+    """
+    try:
+        found = orjson.loads((path / _RUN).read_bytes())
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not {"id", "training"} <= found.keys():
+        hint = f"remove the folder, or start another run (--set run={path.name}-2)"
+        raise EmberlineError(f"{_OLD}: {_RUN} cannot be read", place=path, hint=hint)
+    return found
 
 
 def finished_manifest(path: Path, recipe: Recipe) -> Manifest | None:
