@@ -45,6 +45,33 @@ def test_a_recipe_that_is_not_there_is_one_clear_line(verb: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "--keys", "afile"),
+        ("keys", "--keys", "afile/below"),
+        ("train", "recipes/digits.yaml", "--runs", "afile"),
+    ],
+)
+def test_an_output_folder_that_is_a_file_is_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "afile").touch()
+    done = emberline(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2:] == [
+        "error: afile: is a file; a folder is required",
+        "hint: name another folder",
+    ]
+
+
+def test_a_folder_that_the_system_does_not_let_be_made_is_one_clear_line() -> None:
+    done = emberline("keys", "--keys", "/proc/x")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: /proc/x: cannot be read or written: no such file or directory",
+        "hint: name another one, where files can be made",
+    ]
+
+
 def test_show_tells_an_altered_paper_by_name(tmp_path: Path) -> None:
     from emberline.paper import write_paper
 

@@ -64,6 +64,13 @@ def main() -> None:
     except EmberlineError as error:
         _print_error(str(error).partition("\nhint: ")[0], hint=error.hint)
         sys.exit(1)
+    except OSError as error:
+        from emberline.cli.refusals import told
+
+        if (refusal := told(error)) is None:
+            raise
+        _print_error(str(refusal).partition("\nhint: ")[0], hint=refusal.hint)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)
