@@ -222,13 +222,13 @@ class Client:
 
     def _wait_s(self, number: int, retry_after: str | None) -> float:
         """As long as the server asks; else 0.1, 0.2, 0.4, … s, spread so that clients do not come back all at once."""
-        asked = _seconds(retry_after)
+        asked = seconds_of(retry_after)
         if asked is not None:
             return asked
         return min(self._max_wait_s, _FIRST_BACK_OFF_S * 2.0 ** (number - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - spread, no secret
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def seconds_of(retry_after: str | None) -> float | None:
     """`Retry-After` as seconds from now: a number or a date; None where it is neither."""
     if retry_after is None:
         return None

@@ -148,6 +148,12 @@ def test_a_body_over_the_limit_is_413(router, model_server):
     assert len(model_server.asked) == before
 
 
+def test_a_body_over_the_limit_is_told_of_as_the_body_whatever_else_is_wrong(router):
+    for headers in ({}, {"x_unit_id": "x" * 257}, {"x_unit_id": "u1"}):
+        reply = router.post("/predictions/digits", b"x" * 65_537, **headers)
+        assert (reply.status_code, reply.json()["field"]) == (413, "body")
+
+
 def test_a_model_servers_own_413_gets_a_body(router):
     reply = router.post("/predictions/digits", order(status=413), x_unit_id="u1")
     assert reply.status_code == 413

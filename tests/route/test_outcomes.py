@@ -3,11 +3,20 @@
 import json
 import os
 import signal
+import socket
+import threading
 
+import httpx
+import orjson
 import pytest
 
 from emberline.exposure import hash_unit, load_key
-from emberline.process import wait_until
+from emberline.process import free_port, wait_until
+from emberline.route.bootstrap import render_bootstrap
+from emberline.route.envoy import Envoy
+from emberline.route.publish import Publisher
+from emberline.route.render import render
+from emberline.route.settings import Address, Settings, parse_upstreams
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +89,59 @@ def test_what_was_accepted_survives_a_kill_of_the_router(router):
     wait_until(lambda: "e140" in {row[0] for row in router.rows("outcomes", "event_id")}, 15, "the last outcome")
     rows = router.await_rows(before + 41, "outcomes", "distinct event_id")
     assert {f"e{number}" for number in range(100, 141)} <= {row[0] for row in rows}
+
+
+class HangsUp(threading.Thread):
+    """An endpoint that closes its first connections without a word and takes what comes after."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(daemon=True)
+        self.left, self.socket = times, socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self.socket.getsockname()[1])
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:  # the test has closed it
+                return
+            with connection:
+                connection.recv(65_536)
+                if not self.left:
+                    connection.sendall(b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n{}")
+                self.left = max(0, self.left - 1)
+
+
+@pytest.mark.parametrize(
+    ("times", "status", "text"),
+    [(2, 202, None), (1 << 30, 503, "outcomes are not taken at the moment; try again")],
+)
+def test_outcomes_lost_with_a_connection_are_asked_again_and_at_last_refused_as_outcomes(tmp_path, times, status, text):
+    endpoint = HangsUp(times)
+    endpoint.start()
+    upstreams = parse_upstreams(["digits@1.0=127.0.0.1:9"])
+    settings = Settings(upstreams, {"digits": "1.0"}, Address("127.0.0.1", free_port()))
+    admin = Address("127.0.0.1", free_port())
+    bootstrap = tmp_path / "bootstrap.json"
+    bootstrap.write_bytes(orjson.dumps(render_bootstrap(settings, tmp_path, tmp_path / "log", admin, endpoint.address)))
+    Publisher(tmp_path).write(render((), settings))
+    envoy = Envoy(bootstrap, tmp_path / "envoy.log", base_id=admin.port)
+    try:
+        url = f"http://{settings.listen}"
+        wait_until(lambda: _answers(url + "/livez"), 20, "Envoy answers")
+        reply = httpx.post(url + "/v1/outcomes", json={"outcomes": [outcome(1)]})
+        assert reply.status_code == status
+        if text is not None:
+            assert (reply.json()["error"], reply.headers["retry-after"]) == (text, "1")
+            lost = httpx.post(url + "/predictions/digits", json={})
+            assert lost.json()["error"] == "no server of this version answers; try again"
+    finally:
+        envoy.stop()
+        endpoint.socket.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False

@@ -17,6 +17,7 @@ from emberline.route.routes import (
     MAIN,
     MIRRORED,
     MODEL_HEADER,
+    OUTCOMES_PATH,
     UNIT_HEADER,
 )
 from emberline.route.samples import tap
@@ -286,17 +287,14 @@ def _retry_after() -> Json:
 
 def _error_replies() -> Json:
     """Errors that Envoy answers itself, as JSON like our handlers': `error`, and `field` where one is wrong."""
-    body = {
-        "json_format": {
-            "error": "%LOCAL_REPLY_BODY%",
-            "field": "%METADATA(ROUTE:emberline:field)%",
-            "request_id": "%REQ(X-REQUEST-ID)%",
-        },
-        "omit_empty_values": True,
-    }
+    of_route = "%METADATA(ROUTE:emberline:field)%"
 
-    def mapper(condition: Json, text: str | None = None, *, retry_after: bool = False) -> Json:
-        mapped: Json = {"filter": condition, "body_format_override": body}
+    def mapper(condition: Json, text: str | None = None, *, field: str = of_route, retry_after: bool = False) -> Json:
+        names = {"error": "%LOCAL_REPLY_BODY%", "field": field, "request_id": "%REQ(X-REQUEST-ID)%"}
+        mapped: Json = {
+            "filter": condition,
+            "body_format_override": {"json_format": names, "omit_empty_values": True},
+        }
         if text is not None:
             mapped["body"] = {"inline_string": text}
         if retry_after:
@@ -306,11 +304,14 @@ def _error_replies() -> Json:
     return {
         "mappers": [
             mapper(_flags("UO"), "too many requests are in flight; try again", retry_after=True),
+            mapper(_of_outcomes("UF", "UH", "UC"), "outcomes are not taken at the moment; try again", retry_after=True),
+            mapper(_of_outcomes("UT"), "the outcomes were not written in time; send them again"),
             mapper(_flags("UF", "UH", "UC"), "no server of this version answers; try again", retry_after=True),
             mapper(_flags("UT"), "the model did not answer in time"),
             mapper(_status(401), "who asks is not known: a key or a token that counts is required"),
             mapper(_status(403), "the token is meant for somebody else"),
-            mapper(_status(413), "the request's body is larger than this router takes"),
+            # whatever the route finds wrong: the body's length is looked at before
+            mapper(_status(413), "the request's body is larger than this router takes", field="body"),
             mapper(_status(429), "too many requests; try again", retry_after=True),
             mapper(_status(503), "the model has no free worker; try again", retry_after=True),
             mapper(_too_wrong_for_an_id(), "the request is malformed: its path or its headers are no valid HTTP"),
@@ -323,6 +324,11 @@ def _too_wrong_for_an_id() -> Json:
     """A 400 of Envoy's own, before it gave the request an id: it says nothing why."""
     nameless = {"header_filter": {"header": {"name": "x-request-id", "present_match": False}}}
     return {"and_filter": {"filters": [_status(400), nameless]}}
+
+
+def _of_outcomes(*flags: str) -> Json:
+    path = {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": OUTCOMES_PATH}}}}
+    return {"and_filter": {"filters": [_flags(*flags), path]}}
 
 
 def _flags(*flags: str) -> Json:

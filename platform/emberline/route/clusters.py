@@ -14,6 +14,10 @@ DASHBOARD = "emberline-dashboard"
 SHADOW, NOISE = "emberline-shadow", "emberline-noise"
 """Clusters of the listeners inside Envoy, which are called the same: copies for the treatment, and for the control."""
 
+INSIDE_IDLE_S = 2
+"""How long a connection to the router's own endpoints is kept for the next request; less than they keep theirs."""
+_UPSTREAM_HTTP = "envoy.extensions.upstreams.http.v3"
+
 Json = dict[str, Any]
 
 
@@ -50,7 +54,20 @@ def render_clusters(experiments: tuple[Experiment, ...], settings: Settings) -> 
 
 def inside_cluster(name: str, address: Address) -> Json:
     """A cluster of the router's own: the outcomes endpoint or the dashboard."""
-    return {"name": name, "connect_timeout": "1s", **_endpoint(name, address)}
+    return {
+        "name": name,
+        # this machine's own processes: busy at worst, so they are given their time
+        "connect_timeout": "5s",
+        **_endpoint(name, address),
+        "typed_extension_protocol_options": {
+            f"{_UPSTREAM_HTTP}.HttpProtocolOptions": {
+                "@type": f"{TYPE}.{_UPSTREAM_HTTP.removeprefix('envoy.')}.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                # before their server would: a request sent as it closes the connection is lost
+                "common_http_protocol_options": {"idle_timeout": f"{INSIDE_IDLE_S}s"},
+            }
+        },
+    }
 
 
 def copies_cluster(name: str, limits: Limits) -> Json:

@@ -16,9 +16,11 @@ from starlette.routing import Route
 from emberline import process
 from emberline.errors import StageFailed
 from emberline.route.outcomes import InvalidOutcomes, Journal, parse_outcomes
+from emberline.route.routes import OUTCOMES_PATH
 from emberline.route.settings import Address
 
 _CONNECT_S = 1.0
+_KEEP_ALIVE_S = 60  # Envoy lets go of idle connections long before, so that it never sends into one that closes
 _RETRY = {"retry-after": "1"}
 
 
@@ -36,7 +38,9 @@ class Inside:
         self._journal, self._key, self._unready, self._upstreams = journal, key, unready, upstreams
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", int(self._socket.getsockname()[1]))
-        config = uvicorn.Config(self._app(), log_level="warning", access_log=False, lifespan="on")
+        config = uvicorn.Config(
+            self._app(), log_level="warning", access_log=False, lifespan="on", timeout_keep_alive=_KEEP_ALIVE_S
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="inside", daemon=True
@@ -72,7 +76,7 @@ class Inside:
         return Starlette(
             lifespan=lifespan,
             routes=[
-                Route("/v1/outcomes", self._take_outcomes, methods=["POST"]),
+                Route(OUTCOMES_PATH, self._take_outcomes, methods=["POST"]),
                 Route("/readyz", self._ready),
                 Route("/v2/health/live", _live),
                 Route("/v2/health/ready", self._ready),

@@ -28,6 +28,7 @@ MODEL_HEADER = "x-ember-model"
 VERSION_HEADER = "x-ember-version"
 METADATA_HEADER = "x-ember-metadata"  # asks a handler for metadata in place of a prediction
 COPY_HEADER = "x-ember-copy"
+OUTCOMES_PATH = "/v1/outcomes"
 INTERNAL_HEADERS = (
     CONFIG_HEADER,
     EXPERIMENT_HEADER,
@@ -307,9 +308,12 @@ def _fixed_routes(settings: Settings) -> list[Json]:
     own = {BUSY_FILTER: disabled}
     free = open_to_all(settings.edge)
     inside: Json = {"route": {"cluster": OUTCOMES, "timeout": "5s"}, "typed_per_filter_config": own}
+    # an event id counts once, so outcomes may be sent again whatever became of them
+    again = {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 2}
+    taking = {"cluster": OUTCOMES, "timeout": "10s", "retry_policy": again}
     routes: list[Json] = [
-        {"match": {"path": "/v1/outcomes", "headers": [_POST]}, **inside},
-        _only("POST", "/v1/outcomes"),
+        {"match": {"path": OUTCOMES_PATH, "headers": [_POST]}, **inside, "route": taking},
+        _only("POST", OUTCOMES_PATH),
         {
             "match": {"path": "/livez", "headers": [_GET]},
             "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}\n'}},

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import orjson
 
+from emberline.client import seconds_of
 from emberline.data import Rows, load
 from emberline.errors import EmberlineError, InvalidSetting, StageFailed
 from emberline.recipe import Recipe
@@ -23,6 +24,15 @@ _OUTCOMES_EVERY_S = 0.5
 _MAX_IN_FLIGHT = 256
 _TIMEOUT_S = 10.0
 _GIVE_UP_AFTER = 200
+_OUTCOMES_TRIES = 6
+_OUTCOMES_PAUSE_S = 1.0
+# outcomes may be sent again whatever became of them: an event id counts once
+_OUTCOMES_RETRIED = (
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+)
 
 
 @dataclass
@@ -30,6 +40,7 @@ class Tally:
     """What came back, by status and by version; a status of 0 is a request without an answer.
 
     Attributes:
+        outcomes_repeated: how often outcomes were sent again, after an answer that asked for it or none.
         late: requests that could not be sent within a second of their time, since too many were in flight.
     """
 
@@ -37,6 +48,7 @@ class Tally:
     versions: Counter[str] = field(default_factory=Counter)
     correct: Counter[str] = field(default_factory=Counter)
     outcomes: int = 0
+    outcomes_repeated: int = 0
     late: int = 0
 
 
@@ -52,15 +64,18 @@ class Simulation:
         """Sends all asks, waits for their answers and labels.
 
         Raises:
-            StageFailed: none of the first 200 requests was answered with 200.
+            StageFailed: none of the requests was answered with 200, or outcomes were refused time and again.
         """
         limits = httpx.Limits(max_connections=_MAX_IN_FLIGHT, max_keepalive_connections=_MAX_IN_FLIGHT)
         client = httpx.AsyncClient(base_url=self._url, timeout=_TIMEOUT_S, limits=limits)
         async with client, asyncio.TaskGroup() as group:
-            feedback = group.create_task(self._send_outcomes(client))
+            all_sent = asyncio.Event()
+            feedback = group.create_task(self._send_outcomes(client, all_sent))
             await self._send_requests(client, asks, stop, on_progress)
+            all_sent.set()
+            await feedback
+            self._check_answers(at_least=1)
             await self._drain_outcomes(client, now=float("inf") if stop.is_set() else None)
-            feedback.cancel()
 
     async def _send_requests(
         self, client: httpx.AsyncClient, asks: Iterable[Ask], stop: asyncio.Event, on_progress: Callable[[Ask], None]
@@ -71,7 +86,7 @@ class Simulation:
             for ask in asks:
                 if stop.is_set():
                     break
-                self._check_answers()
+                self._check_answers(at_least=_GIVE_UP_AFTER)
                 await asyncio.sleep(max(0.0, started + ask.at_s - time.monotonic()))
                 await room.acquire()
                 if time.monotonic() - started - ask.at_s > 1:
@@ -79,13 +94,13 @@ class Simulation:
                 group.create_task(self._ask(client, ask)).add_done_callback(lambda _: room.release())
                 on_progress(ask)
 
-    def _check_answers(self) -> None:
+    def _check_answers(self, at_least: int) -> None:
         failed = sum(count for status, count in self.tally.statuses.items() if status != httpx.codes.OK)
-        if failed >= _GIVE_UP_AFTER and not self.tally.statuses[200]:
+        if failed >= at_least and not self.tally.statuses[200]:
             statuses = ", ".join(f"{count} x {status or 'no answer'}" for status, count in self.tally.statuses.items())
             raise StageFailed(
                 "simulate",
-                f"none of the first requests was answered with 200: {statuses}",
+                f"none of {failed} requests was answered with 200: {statuses}",
                 hint=f"is the router up at {self._url}?",
             )
 
@@ -116,8 +131,8 @@ class Simulation:
         }
         self._pending.append((time.monotonic() + self._label_delay_s, outcome))
 
-    async def _send_outcomes(self, client: httpx.AsyncClient) -> None:
-        while True:
+    async def _send_outcomes(self, client: httpx.AsyncClient, until: asyncio.Event) -> None:
+        while not until.is_set():
             await asyncio.sleep(_OUTCOMES_EVERY_S)
             await self._post_due(client, time.monotonic())
 
@@ -132,13 +147,29 @@ class Simulation:
         if not due:
             return
         self._pending = [(at, outcome) for at, outcome in self._pending if at > now]
-        try:
-            response = await client.post("/v1/outcomes", json={"outcomes": due})
-        except httpx.TransportError as error:
-            raise StageFailed("simulate", f"outcomes were not taken: {error}", hint="is the router up?") from error
-        if response.status_code != httpx.codes.ACCEPTED:
-            raise StageFailed("simulate", f"outcomes were answered with {response.status_code}: {response.text[:200]}")
-        self.tally.outcomes += len(due)
+        said = ""
+        for number in range(1, _OUTCOMES_TRIES + 1):
+            pause_s = _OUTCOMES_PAUSE_S
+            try:
+                response = await client.post("/v1/outcomes", json={"outcomes": due})
+            except httpx.TransportError as error:
+                said = f"no answer ({str(error) or type(error).__name__})"
+            else:
+                if response.status_code == httpx.codes.ACCEPTED:
+                    self.tally.outcomes += len(due)
+                    return
+                said = f"{response.status_code}: {response.text[:200]}"
+                if response.status_code not in _OUTCOMES_RETRIED:
+                    raise StageFailed("simulate", f"outcomes were answered with {said}")
+                pause_s = min(_TIMEOUT_S, seconds_of(response.headers.get("retry-after")) or _OUTCOMES_PAUSE_S)
+            if number < _OUTCOMES_TRIES:
+                self.tally.outcomes_repeated += 1
+                await asyncio.sleep(pause_s)
+        raise StageFailed(
+            "simulate",
+            f"outcomes were not taken in {_OUTCOMES_TRIES} tries; the last one: {said}",
+            hint=f"is the router up at {self._url}?",
+        )
 
 
 def simulate_clients(recipe: Recipe, path: Path, url: str, population: Population) -> Tally:
@@ -179,6 +210,8 @@ def simulate_clients(recipe: Recipe, path: Path, url: str, population: Populatio
 def _summary(tally: Tally) -> list[str]:
     statuses = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(tally.statuses.items()))
     lines = [f"answers: {statuses or 'none'}; labels sent: {tally.outcomes}"]
+    if tally.outcomes_repeated:
+        lines.append(f"labels had to be sent again {tally.outcomes_repeated} times")
     if tally.late:
         lines.append(f"{tally.late} requests were sent over a second late: the machine could not keep the rate")
     for version, count in sorted(tally.versions.items()):
