@@ -69,6 +69,33 @@ def measured(suite: str) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
+HIGHLIGHTS = (
+    ("train", "bitwise", "random schedules of kills and resizes whose weights and losses are equal bit for bit",
+     "{equal} of {tried}"),
+    ("train", "corruptions", "damaged checkpoints that were caught before a weight was used", "{caught} of {tried}"),
+    ("train", "store_kill", "deaths of the rendezvous store that the running world outlived untouched",
+     "{untouched} of {trials}"),
+    ("train", "hang", "seconds until a stopped rank was named, on a busy machine", "{detected_stopped_s}"),
+    ("compress", "silent_failures", "failures served in silence elsewhere that were refused", "{caught} of {tried}"),
+    ("serve", "lost_version_switch", "requests without a right answer in {switches} version switches under load",
+     "{error} of {requests}"),
+    ("compare", "conformance", "units that Envoy and Python assigned alike", "{equal} of {tried}"),
+    ("compare", "false_positives", "false alarms of two equal versions looked at {looks} times, at alpha .05",
+     "{anytime:.3f}"),
+)  # fmt: skip
+
+
+def highlights() -> str:
+    rows = []
+    for suite, key, what, value in HIGHLIGHTS:
+        record = result(suite)[key]
+        if not record["complete"]:
+            sys.exit(f"error: {suite} {key} was not run to its end\nhint: make bench-{suite} ONLY={key}")
+        facts = record["summary"]
+        rows.append(f"| {what.format(**facts)} | {value.format(**facts)} | `make bench-{suite} ONLY={key}` |")
+    return "\n".join(["| what | came out | again by |", "|---|---:|---|", *rows])
+
+
 def _facts(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {_value(value)}" for name, value in facts.items())
 
@@ -89,6 +116,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-stages": demo_stages,
     "demo-curl": demo_curl,
     "demo-compare": demo_compare,
+    "highlights": highlights,
     **{f"{suite}-results": partial(measured, suite) for suite in ("train", "compress", "serve", "compare")},
 }
 
