@@ -25,6 +25,7 @@ Phase = Literal["Pending", "Shadow", "Ramping", "Paused", "Shipped", "RolledBack
 
 TERMINAL: frozenset[Phase] = frozenset({"Shipped", "RolledBack", "Invalid"})
 
+_AS_DURATION = "a number with s, m, h or d: 90s, 10m, 2h or 7d"
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -46,7 +47,7 @@ def parse_duration(text: str, place: str) -> float:
     try:
         return float(_seconds(text))
     except ValueError as error:
-        raise InvalidSetting("command line", place, text, "a duration such as 90s, 10m or 2h") from error
+        raise InvalidSetting("command line", place, text, "a duration", hint=_AS_DURATION) from error
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
@@ -380,6 +381,14 @@ class Experiment(Frozen):
         """Nothing moves any more."""
         return self.status.phase in TERMINAL
 
+    @property
+    def progress(self) -> str:
+        """Phase and step, counted from 1: `Ramping, step 2 of 3`, `Shipped after step 3 of 3`."""
+        phase = self.status.phase
+        if phase == "Pending" or (self.terminal and self.status.judged is None):
+            return phase
+        return f"{phase}{' after' if self.terminal else ','} step {self.status.step + 1} of {len(self.spec.ramp)}"
+
     def shares_units_with(self, other: "Experiment") -> bool:
         """Whether a request may belong to either: of one model, and not kept apart by one layer's slices."""
         if self.spec.model != other.spec.model:
@@ -404,6 +413,12 @@ class Experiment(Frozen):
         if not self.status.weights:
             return tuple(TOTAL_WEIGHT if variant.control else 0 for variant in self.spec.variants)
         return tuple(self.status.weights.get(variant.name, 0) for variant in self.spec.variants)
+
+    @property
+    def weights_text(self) -> str:
+        """Who answers how much of the traffic now: `int8 50 %, fp32 50 %`."""
+        named = zip(self.spec.variants, self.weights, strict=True)
+        return ", ".join(f"{variant.name} {weight / 100:g} %" for variant, weight in named)
 
 
 class Deployed(Frozen):
@@ -445,7 +460,7 @@ def parse_experiment(raw: dict[str, Any], place: Path) -> Experiment:
 
 def load_experiment(path: Path, settings: tuple[str, ...] = ()) -> Experiment:
     """Reads `<name>.yaml` and, where it is there, the status beside it."""
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(path, "the experiment", hint="emberline ships recipes/digits.experiment.yaml")
     experiment = parse_experiment(overlay(read_yaml(path), settings), path)
     status = status_path(path.parent, experiment.name)

@@ -5,6 +5,8 @@ import pytest
 from emberline.compare.assess import assess
 from emberline.compare.moments import Moments
 from emberline.compare.observations import Arm, Observations
+from emberline.compare.table import headline, weight_heading
+from emberline.rollout.phases import leave
 
 
 def rate(successes, units):
@@ -151,3 +153,29 @@ def test_equal_observations_give_equal_assessments(made):
 def test_guardrails_share_alpha_over_all_weighted_steps(made):
     look = assess(made.in_step(2), both(arm(500), arm(520)), 1100.0)
     assert [result.alpha for result in look.metrics] == [0.05, 0.0125, 0.0125]
+
+
+def test_an_ended_experiment_tells_who_answers_now_beside_the_judged_steps_weights(made):
+    running = made.in_step(2)
+    shipped = running.model_copy(update={"status": leave(running, "Shipped", "ship: better", 1100.0)})
+    look = assess(shipped, both(arm(5000), arm(5000)), 1200.0)
+    assert headline(look) == "trial: Shipped after step 3 of 3, 100 s in; traffic now: int8 100 %, fp32 0 %"
+    assert weight_heading(look) == "weight in step 3"
+    assert [arm.weight for arm in look.arms] == [5000, 5000]
+    going_on = assess(running, both(arm(5000), arm(5000)), 1100.0)
+    assert headline(going_on) == "trial: Ramping, step 3 of 3, 100 s in"
+    assert weight_heading(going_on) == "weight"
+
+
+def test_an_inconclusive_end_says_so_beside_the_rollback(made):
+    running = made.in_step(2)
+    reason = "inconclusive: no decision within 600 s; correct: difference"
+    ended = running.model_copy(update={"status": leave(running, "RolledBack", reason, 1600.0)})
+    look = assess(ended, both(arm(200), arm(200)), 1700.0)
+    assert "RolledBack after step 3 of 3 (inconclusive: no decision within 600 s)" in headline(look)
+
+
+def test_an_interval_around_the_margin_is_said_to_decide_nothing(made):
+    look = assess(made.in_step(2), both(arm(200), arm(200)), 1100.0)
+    assert look.verdict == "running"
+    assert "contains the margin -0.05, so nothing is decided" in look.reasons[0]

@@ -98,12 +98,12 @@ def _yaml_lines(path: Path) -> list[str]:
 
     if read_yaml(path).get("kind") == _EXPERIMENT:
         experiment = load_experiment(path)
-        spec, status = experiment.spec, experiment.status
+        spec = experiment.spec
         return [
             f"experiment {experiment.name} on model {spec.model}",
             *(f"  variant  {v.name} {v.version}{' (control)' if v.control else ''}" for v in spec.variants),
-            *(f"  step {i}   {step.model_dump(exclude_none=True)}" for i, step in enumerate(spec.ramp)),
-            f"  status   {status.phase}, step {status.step}, weights {status.weights or 'none yet'}",
+            *(f"  step {i}   {step.model_dump(exclude_none=True)}" for i, step in enumerate(spec.ramp, start=1)),
+            f"  status   {experiment.progress}: {experiment.weights_text}",
             f"  digest   {experiment.spec_digest}",
         ]
     recipe = load_recipe(path)

@@ -7,6 +7,7 @@ and segments decide nothing; Holm's method shares one further alpha among all of
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from emberline.compare.assess_shadow import assess_pairs, judge_shadow
 from emberline.compare.assessment import ArmResult, Assessment, MetricResult, Verdict
@@ -50,6 +51,7 @@ def assess(
         advance=advance,
         phase=experiment.status.phase,
         step=window.step,
+        **_where(experiment),
         config_version=window.config_version,
         at=now,
         waited_s=waited_s,
@@ -74,7 +76,22 @@ def _nothing_to_judge(experiment: Experiment, now: float) -> Assessment:
         reason = "the experiment has not begun"
     elif not experiment.terminal:
         reason = f"waiting for the routers to take configuration {experiment.config_version}"
-    return Assessment(experiment=experiment.name, verdict=verdict, reasons=(reason,), phase=status.phase, at=now)
+    return Assessment(
+        experiment=experiment.name,
+        verdict=verdict,
+        reasons=(reason,),
+        phase=status.phase,
+        **_where(experiment),
+        at=now,
+    )
+
+
+def _where(experiment: Experiment) -> dict[str, Any]:
+    """How far the experiment has come; `RolledBack` alone reads like harm, so the first words of its reason follow."""
+    status, progress = experiment.status, experiment.progress
+    if experiment.terminal and status.phase != "Shipped" and status.reason:
+        progress += f" ({status.reason.split(';')[0]})"
+    return {"progress": progress, "ended": experiment.terminal, "weights_text": experiment.weights_text}
 
 
 Judgement = tuple[Verdict, bool, tuple[str, ...]]
@@ -92,7 +109,7 @@ def _judge_weighted(
     if last and (end := _decision(primary, missing, planned)) is not None:
         return end
     if last and primary.side == "open":
-        missing = (f"{_interval(primary)}: holds the margin {primary.limit:g}", *missing)
+        missing = (_open(primary), *missing)
     elif not last and not missing and (over or step.until.min_units is not None or step.until.max_wait is None):
         return "running", True, (f"{units} units and no guardrail breached",)
     if over:
@@ -109,7 +126,7 @@ def _decision(primary: MetricResult, missing: tuple[str, ...], planned: int) -> 
         return "ship", False, (f"{_interval(primary)}: wholly above the margin {primary.limit:g}{better}",)
     at_the_end = primary.control_units + primary.treatment_units >= planned
     if primary.method == "planned" and primary.side == "open" and at_the_end:
-        fact = f"{_interval(primary)}: holds the margin {primary.limit:g} at the planned {planned} units"
+        fact = f"{_open(primary)} at the planned {planned} units"
         return "inconclusive", False, (fact, *missing)
     return None
 
@@ -148,6 +165,10 @@ def _arms(experiment: Experiment, step: RampStep, seen: Observations) -> tuple[A
 
 def _interval(result: MetricResult) -> str:
     return f"{result.metric}: difference {result.difference:+.4f} in [{result.lower:+.4f}, {result.upper:+.4f}]"
+
+
+def _open(primary: MetricResult) -> str:
+    return f"{_interval(primary)}: contains the margin {primary.limit:g}, so nothing is decided"
 
 
 def _breach(result: MetricResult) -> str:

@@ -118,6 +118,9 @@ class Assessment(Frozen):
         advance: the step's condition is met with nothing against it: the next step may begin.
         reasons: why, the most important first; never empty.
         step: index into the ramp; None before routers have taken the first configuration.
+        progress: phase and step in words, counted from 1, and of an ended experiment why it did not ship.
+        ended: nothing moves any more; the arms are those of the step that was judged.
+        weights_text: who answers how much of the traffic now.
         waited_s: since the step began.
         secondary: further metrics, and the primary in segments; they decide nothing.
         sample_ratio_p: sequential p-value; None where the step has one arm.
@@ -129,6 +132,9 @@ class Assessment(Frozen):
     advance: bool = False
     phase: str
     step: int | None = None
+    progress: str = ""
+    ended: bool = False
+    weights_text: str = ""
     config_version: str = ""
     at: float
     waited_s: float = 0.0

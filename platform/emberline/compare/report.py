@@ -9,7 +9,7 @@ from emberline import storage
 from emberline.compare import chart
 from emberline.compare.assessment import Assessment
 from emberline.compare.costs import saving_text
-from emberline.compare.table import claim_text, interval_text, pairs_lines
+from emberline.compare.table import claim_text, interval_text, pairs_lines, weight_heading
 from emberline.experiment import Experiment
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("emberline.compare", "."), autoescape=True)
@@ -20,6 +20,7 @@ _WORDS = {
     "pairs_lines": pairs_lines,
     "duration_text": chart.duration_text,
     "saving_text": saving_text,
+    "weight_heading": weight_heading,
 }
 
 

@@ -29,8 +29,7 @@ def render(look: Assessment) -> RenderableType:
 
 
 def _parts(look: Assessment) -> Iterator[RenderableType]:
-    where = "" if look.step is None else f", step {look.step + 1}, {look.waited_s:.0f} s in"
-    yield Text(f"{look.experiment}: {look.phase}{where}", style="bold")
+    yield Text(headline(look), style="bold")
     if look.arms:
         yield _arms(look)
     if look.metrics:
@@ -52,9 +51,21 @@ def _parts(look: Assessment) -> Iterator[RenderableType]:
         yield Text(f"  {reason}")
 
 
+def headline(look: Assessment) -> str:
+    """How far the experiment has come, and once it has ended, who answers now."""
+    waited = "" if look.step is None else f", {look.waited_s:.0f} s in"
+    now = f"; traffic now: {look.weights_text}" if look.ended else ""
+    return f"{look.experiment}: {look.progress}{waited}{now}"
+
+
+def weight_heading(look: Assessment) -> str:
+    """Weights of an ended experiment are those of the step that was judged, not those in force."""
+    return f"weight in step {look.step + 1}" if look.ended and look.step is not None else "weight"
+
+
 def _arms(look: Assessment) -> Table:
     table = Table("variant", "version", box=box.SIMPLE_HEAD)
-    for heading in ("weight", "units", "requests", "answered by another"):
+    for heading in (weight_heading(look), "units", "requests", "answered by another"):
         table.add_column(heading, justify="right")
     for arm in look.arms:
         weight = f"{arm.weight / 100:g} %"

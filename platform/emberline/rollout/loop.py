@@ -1,11 +1,7 @@
 """The controller: a thin loop over pure decisions, in which every round starts from what is stored."""
 
-import fcntl
-import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status, deployed_path, load_deployed
 from emberline.rollout import audit, deployments, phases
 from emberline.rollout.clocks import read_clocks
+from emberline.rollout.lock import only_one
 from emberline.rollout.retire import Servers, retire
 from emberline.rollout.routers import has_taken, num_routed
 from emberline.rollout.store import Store
@@ -51,7 +48,7 @@ class Rollout:
 
     def run(self, interval_s: float, stop: threading.Event, *, until_done: bool = False) -> bool:
         """Rounds until told to stop, or until every experiment is done; whether it is."""
-        with _only_one(self.folder):
+        with only_one(self.folder):
             while True:
                 done = self.round()
                 if done and until_done:
@@ -273,21 +270,3 @@ def _is_superseded(experiment: Experiment, others: list[Experiment]) -> bool:
         and (not other.terminal or other.status.since > experiment.status.since)
         for other in others
     )
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; it falls with the process, SIGKILL included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".rollout.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EmberlineError(
-                "another rollout moves traffic here", place=path, hint="stop it, or use another --experiments folder"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

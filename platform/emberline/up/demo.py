@@ -26,7 +26,6 @@ from emberline.up.settings import Settings, archives, build_steps
 from emberline.up.stack import require_free_ports, stack_file, stop_running
 from emberline.up.verbs import ORPHAN_GRACE_S, command, run_verb, start_verb, tail
 
-_TERMINAL = ("Shipped", "RolledBack", "Invalid")
 _STACK_TIMEOUT_S = 240.0
 _RATE = 60
 _UNITS = 6000
@@ -183,9 +182,8 @@ def _compete(demo: Demo, experiment: Experiment) -> str:
     told = ""
     deadline = time.monotonic() + limit_s
     try:
-        while (status := load_experiment(placed).status).phase not in _TERMINAL and time.monotonic() < deadline:
-            weights = ", ".join(f"{name} {weight / 100:g} %" for name, weight in status.weights.items())
-            line = f"{status.phase}, step {status.step}: {weights or 'no weights yet'}"
+        while not (now := load_experiment(placed)).terminal and time.monotonic() < deadline:
+            line = f"{now.progress}: {now.weights_text}"
             if line != told:
                 demo.log.say(f"rollout: {line}")
                 told = line
@@ -194,8 +192,9 @@ def _compete(demo: Demo, experiment: Experiment) -> str:
             time.sleep(0.5)
     finally:
         clients.stop(grace_s=20)
-    demo.log.say(f"rollout: {status.phase} ({status.reason})")
-    return f"{status.phase} ({status.reason})"
+    outcome = f"{now.status.phase} ({now.status.reason})"
+    demo.log.say(f"rollout: {now.progress}: {now.weights_text} ({now.status.reason})")
+    return outcome
 
 
 def _compare(demo: Demo, experiment: Experiment) -> str:

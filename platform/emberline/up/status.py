@@ -6,6 +6,7 @@ import orjson
 import psutil
 
 from emberline.experiment import load_experiments
+from emberline.rollout.lock import pid_of as rollout_pid
 from emberline.up.stack import running
 
 _VERBS = ("serve", "route", "dashboard")
@@ -22,11 +23,19 @@ def status_lines(state: Path) -> list[str]:
             continue
         facts = orjson.loads(path.read_bytes())
         alive = psutil.pid_exists(facts["pid"])
-        told = "  ".join(f"{key} {value}" for key, value in facts.items() if key != "created")
+        told = "  ".join(f"{key} {_told(value)}" for key, value in facts.items() if key != "created")
         lines.append(f"{verb}: {told}" if alive else f"{verb}: down (pid {facts['pid']} ended without saying so)")
+    lines.append(f"rollout: pid {pid}" if (pid := rollout_pid(state / "experiments")) else "rollout: down")
     for experiment in load_experiments(state / "experiments"):
-        status = experiment.status
-        weights = ", ".join(f"{name} {weight}" for name, weight in status.weights.items()) or "none yet"
-        reason = f"  ({status.reason})" if status.reason else ""
-        lines.append(f"experiment {experiment.name}: {status.phase}, step {status.step}, weights {weights}{reason}")
+        reason = f"  ({experiment.status.reason})" if experiment.status.reason else ""
+        lines.append(f"experiment {experiment.name}: {experiment.progress}: {experiment.weights_text}{reason}")
     return lines
+
+
+def _told(value: object) -> str:
+    """A fact of a verb in words: `digits 1.0, 1.1`."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_told(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(_told(one) for one in value)
+    return str(value)

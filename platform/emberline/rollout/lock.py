@@ -1,0 +1,41 @@
+"""Only one controller moves the traffic of a folder of experiments; its lock tells others who it is."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from emberline.errors import EmberlineError
+
+_NAME = ".rollout.lock"
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; it falls with the process, SIGKILL included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EmberlineError(
+                "another rollout moves traffic here", place=path, hint="stop it, or use another --experiments folder"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def pid_of(folder: Path) -> int | None:
+    """The controller that moves traffic here; None where there is none, or it ended without saying so."""
+    path = folder / _NAME
+    said = path.read_text() if path.is_file() else ""
+    return int(said) if said.isdecimal() and psutil.pid_exists(int(said)) else None
