@@ -3,13 +3,13 @@
 import signal
 import sys
 
+import psutil
 import pytest
 
 from emberline import process
 
 
-@pytest.mark.long
-def test_a_killed_agent_takes_nobody_with_it_and_changes_no_bit(toy, undisturbed):
+def start_store(toy):
     port = process.free_port()
     store = toy.spawn([sys.executable, "-m", "emberline.cli", "rendezvous", "--port", str(port)])
     options = (
@@ -22,6 +22,12 @@ def test_a_killed_agent_takes_nobody_with_it_and_changes_no_bit(toy, undisturbed
         "--rdzv-conf",
         "is_host=0",
     )
+    return store, options
+
+
+@pytest.mark.long
+def test_a_killed_agent_takes_nobody_with_it_and_changes_no_bit(toy, undisturbed):
+    store, options = start_store(toy)
     (toy.folder / "gate").touch()
     agents = [toy.start(*options, workers=1) for _ in range(2)]
     process.wait_until(
@@ -36,3 +42,23 @@ def test_a_killed_agent_takes_nobody_with_it_and_changes_no_bit(toy, undisturbed
     assert toy.losses() == undisturbed.losses()
     assert toy.weights() == undisturbed.weights()
     assert store.poll() is None
+
+
+@pytest.mark.long
+def test_an_agent_whose_worker_was_fenced_out_while_both_were_stopped_joins_again(toy):
+    _, options = start_store(toy)
+    options = (*options, "--set", "train.epochs=100000")
+    first = psutil.Process(toy.start(*options, workers=1).pid)
+    toy.wait_for_step(2)
+    worker = psutil.Process(toy.events("world")[-1]["pids"][0])
+    family = [first, *first.children(recursive=True)]
+    for one in family:
+        one.send_signal(signal.SIGSTOP)
+    toy.start(*options, workers=1)
+    process.wait_until(lambda: toy.events("world")[-1]["generation"] > 1, 150, "a world without the stopped agent")
+    worker.send_signal(signal.SIGCONT)
+    process.wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE, 60, "the end of the worker that was fenced out")
+    for one in family:
+        if one != worker:
+            one.send_signal(signal.SIGCONT)
+    process.wait_until(lambda: toy.events("world")[-1]["world_size"] == 2, 150, "a world of both agents")

@@ -14,7 +14,7 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
-from emberline.train.failure import read_failure
+from emberline.train.failure import read_failure, take_fenced
 from emberline.train.hang import Hang, Watch
 from emberline.train.membership import Rendezvous
 from emberline.train.preemption import PEER_LOST, PREEMPTED
@@ -50,12 +50,14 @@ class WarmAgent(LocalElasticAgent):
         if dead:
             self._kill_workers()
             self._suspect(dead)
+            if (lost := self._lost_members()) and take_fenced(self._failures):
+                # a worker noticed before this agent did that the others go on without them: no failure of the run's
+                self._join_again(worker_group, lost)
+                return RunResult(state=WorkerState.HEALTHY)
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.HEALTHY and (lost := self._lost_members()):
             # no retry: nothing failed here, and a world of which one is out must not go on, whoever it was
-            self._kill_workers()
-            self._on_lost(lost)
-            self._restart_workers(worker_group)
+            self._join_again(worker_group, lost)
         if result.state == WorkerState.HEALTHY and self._watch is not None:
             for hang in self._watch.look(self._alive()):
                 self._hung.add(hang.pid)
@@ -68,6 +70,11 @@ class WarmAgent(LocalElasticAgent):
             if read_failure(self._failures) is not None:
                 self._remaining_restarts = 0
         return result
+
+    def _join_again(self, worker_group: WorkerGroup, lost: list[str]) -> None:
+        self._kill_workers()
+        self._on_lost(lost)
+        self._restart_workers(worker_group)
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         self._kill_workers()

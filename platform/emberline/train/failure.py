@@ -8,6 +8,7 @@ import orjson
 
 from emberline import storage
 from emberline.errors import EmberlineError
+from emberline.train.fence import Fenced
 
 
 def write_failure(folder: Path | None, error: EmberlineError) -> None:
@@ -17,8 +18,9 @@ def write_failure(folder: Path | None, error: EmberlineError) -> None:
         prefix = "" if "rank" in (error.place or "") else f"rank {rank}: "
         print(f"error: {prefix}{error}", file=sys.stderr, flush=True)
         return
-    fact = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
-    storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(fact))
+    told = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
+    told["fenced"] = isinstance(error, Fenced)
+    storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(told))
 
 
 def read_failure(folder: Path) -> EmberlineError | None:
@@ -28,3 +30,13 @@ def read_failure(folder: Path) -> EmberlineError | None:
         place, rank = told["place"] or "", path.stem.replace("-", " ")
         return EmberlineError(told["fact"], place=place if "rank" in place else f"{rank}: {place}", hint=told["hint"])
     return None
+
+
+def take_fenced(folder: Path) -> bool:
+    """Whether all that was told is that a newer world trains this run; then it is told no more."""
+    paths = list(folder.glob("rank-*.json"))
+    if not paths or not all(orjson.loads(path.read_bytes())["fenced"] for path in paths):
+        return False
+    for path in paths:
+        path.unlink()
+    return True
