@@ -187,3 +187,18 @@ def test_predict_verb_says_what_its_input_should_be(router, tmp_path):
     assert b"JSON, a JPEG or a PNG is required" in done.stderr
     assert run_predict(tmp_path / "nowhere.json", "--url", router.url).returncode == 1
     assert router.seen == []
+
+
+def test_predict_verb_makes_a_unit_up_and_says_which(router, tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    done = run_predict(tmp_path / "x.json", "--url", router.url)
+    unit = router.seen[0][2]["x-unit-id"]
+    assert unit.startswith("predict-")
+    assert f"--unit {unit}".encode() in done.stderr
+
+
+def test_field_that_the_error_names_itself_is_told_once(router):
+    router.script = [(400, {}, {"error": "pixels: shape is [1]; [8, 8] is required", "field": "pixels"})]
+    with Client(router.url) as client, pytest.raises(RequestRefused) as refused:
+        client.predict("digits", {"pixels": [1]}, unit="u-1")
+    assert "answered 400: pixels: shape is" in str(refused.value)

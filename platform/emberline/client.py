@@ -39,7 +39,8 @@ class RequestRefused(EmberlineError):
 
     def __init__(self, url: str, status: int, fact: str, field: str | None = None) -> None:
         self.status, self.field = status, field
-        super().__init__(f"answered {status}: {f'{field}: ' if field else ''}{fact}", place=url)
+        named = f"{field}: " if field and not fact.startswith(f"{field}: ") else ""
+        super().__init__(f"answered {status}: {named}{fact}", place=url)
 
 
 class NoAnswer(EmberlineError):

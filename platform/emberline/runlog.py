@@ -4,6 +4,7 @@ Every event also goes into a JSON-lines file, which is what reports and the READ
 """
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from typing import Any, Protocol
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _PLAIN_EVERY_S = 5.0
+_STILL_EVERY_S = 15.0
 
 
 class Advance(Protocol):
-    def __call__(self, amount: float = 1, **facts: object) -> None: ...
+    def __call__(self, amount: float = 1, total: float | None = None, /, **facts: object) -> None:
+        """Counts on; `total` where it was not known before."""
 
 
 class RunLog:
@@ -31,6 +34,7 @@ class RunLog:
 
     def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
         self.path = path
+        self._said = 0.0
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, emoji=False)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,31 +51,58 @@ class RunLog:
 
     def say(self, text: str, **facts: Any) -> None:
         """Prints one line and records it."""
-        self.console.print(text, markup=False)
+        self._print(text)
         self.event("say", text=text, **facts)
+
+    @contextmanager
+    def waiting(self, title: str, every_s: float = _STILL_EVERY_S) -> Iterator[None]:
+        """Says that work goes on, and for how long by now, whenever nothing else was said for some seconds."""
+        began, ended = time.monotonic(), threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(every_s / 10):
+                now = time.monotonic()
+                if now - max(began, self._said) >= every_s:
+                    self._print(f"{title} goes on, {now - began:.0f} s")
+
+        teller = threading.Thread(target=tell, name="waiting", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     @contextmanager
     def progress(self, title: str, total: float | None = None) -> Iterator[Advance]:
         """Shows a bar on a terminal; elsewhere a plain line every few seconds, and one at the end."""
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:g}/{task.total:g}"))
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             facts_column = TextColumn("{task.fields[facts]}")
             with Progress(*columns, TimeRemainingColumn(), facts_column, console=self.console) as bar:
                 task = bar.add_task(title, total=total, facts="")
-                yield lambda amount=1, **facts: bar.update(task, advance=amount, facts=_facts(facts))
-            return
-        done, last = 0.0, time.monotonic()
 
-        def advance(amount: float = 1, **facts: object) -> None:
-            nonlocal done, last
-            done += amount
+                def advance_bar(amount: float = 1, total: float | None = None, /, **facts: object) -> None:
+                    bar.update(task, advance=amount, total=total, facts=_facts(facts))
+
+                yield advance_bar
+            return
+        done, of, last = 0.0, total, time.monotonic()
+
+        def advance(amount: float = 1, total: float | None = None, /, **facts: object) -> None:
+            nonlocal done, of, last
+            done, of = done + amount, total if total is not None else of
             now = time.monotonic()
-            if now - last >= _PLAIN_EVERY_S or done == total:
+            if now - last >= _PLAIN_EVERY_S or done == of:
                 last = now
-                of_total = f"/{total:g}" if total else ""
-                self.console.print(f"{title}: {done:g}{of_total} {_facts(facts)}".rstrip(), markup=False)
+                of_total = f"/{of:g}" if of else ""
+                self._print(f"{title}: {done:g}{of_total} {_facts(facts)}".rstrip())
 
         yield advance
+
+    def _print(self, text: str) -> None:
+        self._said = time.monotonic()
+        self.console.print(text, markup=False)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`emberline predict`."""
 
 import sys
+import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,13 +24,16 @@ def predict(
         file: JSON as the model takes it, or a JPEG or PNG; `-` reads standard input.
         url: The router's address.
         model: The model's name at the router.
-        unit: Whom the request is for; the same unit always meets the same variant.
+        unit: Whom the request is for; the same unit always meets the same variant. A new one is made up when absent.
         timeout_s: Seconds that each try may take.
     """
     import orjson
 
     from emberline.client import Client
 
+    if unit is None:
+        unit = f"predict-{uuid.uuid4().hex[:8]}"
+        print(f"asking as a new unit, {unit}; --unit {unit} meets the same variant again", file=sys.stderr)
     with Client(url, timeout_s=timeout_s) as client:
         answer = client.predict(model, _content(file), unit=unit)
     if answer.version is not None:

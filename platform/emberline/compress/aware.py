@@ -114,7 +114,7 @@ def train(
     with context.log.progress("quantize", total=None) as advance:
         finetune(
             model, context.recipe, splits or context.splits, epochs=epochs, learning_rate=settings.learning_rate,
-            search=context.search, progress=lambda _step, _of, loss: advance(1, loss=loss),
+            search=context.search, progress=lambda _step, steps, loss: advance(1, steps, loss=loss),
         )  # fmt: skip
 
 

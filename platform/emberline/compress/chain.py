@@ -73,10 +73,11 @@ def run_chain(
         folder = folder_of(cache, step)
         context.scratch = folder.with_name(f"{folder.name}.{os.getpid()}.work.partial")
         try:
-            state = function_of(step.name)(state, step.settings, context)
-            state = state.noted(context, time.monotonic() - begin)
-            state = replace(state, note={**state.note, "latency_ms": eager_ms(state, context)})
-            write_state(state, folder)
+            with log.waiting(f"{artifact}: {step.name}"):
+                state = function_of(step.name)(state, step.settings, context)
+                state = state.noted(context, time.monotonic() - begin)
+                state = replace(state, note={**state.note, "latency_ms": eager_ms(state, context)})
+                write_state(state, folder)
         finally:
             shutil.rmtree(context.scratch, ignore_errors=True)
         state = state.kept_in(folder)

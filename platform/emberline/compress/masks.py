@@ -141,7 +141,7 @@ def train(model: nn.Module, settings: Prune, context: Context, after_step: Calla
 
         def both(step: int, steps: int, loss: float) -> None:
             after_step(step, steps, loss)
-            advance(1, loss=loss)
+            advance(1, steps, loss=loss)
 
         finetune(
             model, context.recipe, context.splits, epochs=settings.epochs, learning_rate=settings.learning_rate,

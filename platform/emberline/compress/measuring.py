@@ -43,16 +43,17 @@ def measure_all(
     candidates = [candidate for name, (folder, one) in drafts.items() for candidate in _candidates(name, folder, one)]
     names = ", ".join(candidate.name for candidate in candidates)
     log.say(f"measure: {names} in interleaved rounds at batch {settings.batch_sizes} …")
-    measured = measure(
-        candidates,
-        settings.batch_sizes,
-        threads=settings.threads,
-        device=settings.device,
-        memory=settings.device == "cpu",  # what a GPU holds is not in the process
-        inputs=inputs,
-        labels=labels,
-        log=log,
-    )
+    with log.waiting("measure"):
+        measured = measure(
+            candidates,
+            settings.batch_sizes,
+            threads=settings.threads,
+            device=settings.device,
+            memory=settings.device == "cpu",  # what a GPU holds is not in the process
+            inputs=inputs,
+            labels=labels,
+            log=log,
+        )
     storage.write_bytes(kept, json.dumps({name: one.to_json() for name, one in measured.items()}).encode())
     return _grouped(drafts, measured), key
 

@@ -52,7 +52,7 @@ def distill(state: State, settings: Distill, context: Context) -> State:
     ):
         facts = finetune(
             pupil, recipe, splits, epochs=settings.epochs, learning_rate=settings.learning_rate, search=context.search,
-            progress=lambda _step, _of, value: advance(1, loss=value), loss=loss,
+            progress=lambda _step, steps, value: advance(1, steps, loss=value), loss=loss,
         )  # fmt: skip
     note = {
         **facts.facts(),

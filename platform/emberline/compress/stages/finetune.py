@@ -21,7 +21,7 @@ def finetune(state: State, settings: Finetune, context: Context) -> State:
             epochs=settings.epochs,
             learning_rate=settings.learning_rate,
             search=context.search,
-            progress=lambda _step, _of, loss: advance(1, loss=loss),
+            progress=lambda _step, steps, loss: advance(1, steps, loss=loss),
         )
     return state.after(
         model=state.model.eval(), quantized=None, precision="fp32", calibration_rows=0, note=facts.facts()
