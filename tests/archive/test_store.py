@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -216,6 +217,16 @@ def test_an_artifact_that_was_not_made_yet_is_named_with_the_verb_that_makes_it(
             say=print,
         )
     assert "emberline compress" in missing.value.hint
+
+
+def test_one_corrupted_artifact_leaves_the_whole_store_as_it_was(runs, artifact, keys, tmp_path):
+    damaged = shutil.copytree(artifact, artifact.with_name("int8"))
+    with (damaged / "model.pt2").open("ab") as file:
+        file.write(b"x")
+    section = recipe(model="tiny", versions={"fp32": "1.0", "int8": "1.1"})
+    with pytest.raises(CorruptPaper):
+        archive_all(section, tmp_path / "tiny.yaml", runs=runs, store=tmp_path / "s", keys=keys, say=print)
+    assert not list((tmp_path / "s").iterdir())
 
 
 def test_archiving_imports_no_torch():

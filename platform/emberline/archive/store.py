@@ -2,8 +2,10 @@
 
 import filecmp
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,14 +40,14 @@ class Stored:
 def archive_all(
     recipe: Recipe, path: Path, *, runs: Path, store: Path, keys: Keys, say: Callable[[str], None]
 ) -> list[Stored]:
-    """Archives each version that the recipe names.
+    """Archives each version that the recipe names; all of them are made before the first one is put into the store.
 
     Args:
         path: the recipe's file.
 
     Raises:
         InvalidSetting: the recipe archives nothing, or two artifacts have one version.
-        EmberlineError: an artifact or the handler cannot be served; archives before it are in the store.
+        EmberlineError: an artifact or the handler cannot be served; the store is as it was.
     """
     settings = recipe.archive
     if settings is None or not settings.versions:
@@ -55,15 +57,19 @@ def archive_all(
         raise InvalidSetting(path, "archive.versions", min(doubled), "a version of its own for each artifact")
     stored = []
     artifacts = runs / recipe.run / "artifacts"
-    for name in (*settings.versions, *settings.cascades):
-        if name in settings.cascades:
-            one = write_cascade(artifacts, name, settings, path, store=store, keys=keys)
-        else:
-            one = write_archive(artifacts / name, settings, path, store=store, keys=keys)
-        say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
-        for warning in one.warnings:
-            say(f"warning: {one.path}: {warning}")
-        stored.append(one)
+    with ExitStack() as stack:
+        made = [
+            stack.enter_context(_cascade(artifacts, name, settings, path, store))
+            if name in settings.cascades
+            else stack.enter_context(_archive(artifacts / name, settings, path, store))
+            for name in (*settings.versions, *settings.cascades)
+        ]
+        for packed in made:
+            one = _put(packed, keys)
+            say(f"{one.path}: {one.outcome}, {one.size_bytes / 1e6:.2f} MB, signed with key {keys.fingerprint[:16]}")
+            for warning in one.warnings:
+                say(f"warning: {one.path}: {warning}")
+            stored.append(one)
     return stored
 
 
@@ -74,16 +80,8 @@ def write_archive(artifact: Path, settings: Archive, recipe: Path, *, store: Pat
         MissingFile, CorruptPaper: the artifact cannot be trusted.
         EmberlineError: it or the handler cannot be served.
     """
-    if not artifact.is_dir():
-        raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
-    manifest, description = read_artifact(artifact)
-    chosen = handler.choose(settings.handler, description.preprocessing, recipe)
-
-    def fill(files: Path) -> Facts:
-        contents.stage(files, artifact, manifest, description, settings)
-        return Facts(manifest, description, manifest.name)
-
-    return _store(fill, settings.versions[manifest.name], chosen, settings, store=store, keys=keys)
+    with _archive(artifact, settings, recipe, store) as packed:
+        return _put(packed, keys)
 
 
 def write_cascade(artifacts: Path, name: str, settings: Archive, recipe: Path, *, store: Path, keys: Keys) -> Stored:
@@ -93,6 +91,45 @@ def write_cascade(artifacts: Path, name: str, settings: Archive, recipe: Path, *
         MissingFile, CorruptPaper: an artifact is not there or cannot be trusted.
         EmberlineError: they do not fit together, or cannot be served.
     """
+    with _cascade(artifacts, name, settings, recipe, store) as packed:
+        return _put(packed, keys)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was put into an archive: the papers that it bears, and the name of what it was made from."""
+
+    manifest: Manifest
+    description: Artifact
+    name: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive that was made and can be read, not in the store yet."""
+
+    made: Path
+    target: Path
+    version: str
+    facts: Facts
+
+
+def _archive(artifact: Path, settings: Archive, recipe: Path, store: Path) -> AbstractContextManager[Packed]:
+    if not artifact.is_dir():
+        raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
+    manifest, description = read_artifact(artifact)
+    chosen = handler.choose(settings.handler, description.preprocessing, recipe)
+
+    def fill(files: Path) -> Facts:
+        contents.stage(files, artifact, manifest, description, settings)
+        return Facts(manifest, description, manifest.name)
+
+    return _pack(fill, settings.versions[manifest.name], chosen, settings, store)
+
+
+def _cascade(
+    artifacts: Path, name: str, settings: Archive, recipe: Path, store: Path
+) -> AbstractContextManager[Packed]:
     one = settings.cascades[name]
     chosen = assets.folder("handlers") / "cascade_handler.py"
 
@@ -107,22 +144,14 @@ def write_cascade(artifacts: Path, name: str, settings: Archive, recipe: Path, *
             settings.handler,
             "`auto`, `tensor` or `ranking`: cascades have one of their own,",
         )
-    return _store(fill, one.version, chosen, settings, store=store, keys=keys)
+    return _pack(fill, one.version, chosen, settings, store)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What was put into an archive: the papers that it bears, and the name of what it was made from."""
-
-    manifest: Manifest
-    description: Artifact
-    name: str
-
-
-def _store(
-    fill: Callable[[Path], Facts], version: str, chosen: Path, settings: Archive, *, store: Path, keys: Keys
-) -> Stored:
-    """Fills, packs and signs an archive of the store, or finds that it is there already."""
+@contextmanager
+def _pack(
+    fill: Callable[[Path], Facts], version: str, chosen: Path, settings: Archive, store: Path
+) -> Iterator[Packed]:
+    """Fills and packs an archive beside its place in the store; it goes away at the end, unless it was put there."""
     target = store / f"{settings.model}-{version}.mar"
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=store) as name:
@@ -133,14 +162,21 @@ def _store(
             handler.check(chosen, files)
         packing.pack(made, files, chosen, model=settings.model, version=version, created=facts.manifest.created)
         read_archive(made)  # what is refused when read must never be written
-        size_bytes = made.stat().st_size
-        measured = facts.description.measurement
-        warnings = () if measured is None else measured.warnings
-        if _is_there(target, made, keys):
-            return Stored(target, facts.name, version, size_bytes, "reused", warnings)
-        outcome: Literal["written", "replaced"] = "replaced" if target.exists() else "written"
-        _publish(made, signing.sign(made, keys), target)
-    return Stored(target, facts.name, version, size_bytes, outcome, warnings)
+        shutil.rmtree(files)
+        yield Packed(made, target, version, facts)
+
+
+def _put(packed: Packed, keys: Keys) -> Stored:
+    """Signs an archive and puts it into the store, or finds that it is there already."""
+    made, target, facts = packed.made, packed.target, packed.facts
+    size_bytes = made.stat().st_size
+    measured = facts.description.measurement
+    warnings = () if measured is None else measured.warnings
+    if _is_there(target, made, keys):
+        return Stored(target, facts.name, packed.version, size_bytes, "reused", warnings)
+    outcome: Literal["written", "replaced"] = "replaced" if target.exists() else "written"
+    _publish(made, signing.sign(made, keys), target)
+    return Stored(target, facts.name, packed.version, size_bytes, outcome, warnings)
 
 
 def _is_there(target: Path, made: Path, keys: Keys) -> bool:
