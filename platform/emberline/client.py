@@ -39,7 +39,7 @@ class RequestRefused(EmberlineError):
 
     def __init__(self, url: str, status: int, fact: str, field: str | None = None) -> None:
         self.status, self.field = status, field
-        named = f"{field}: " if field and not fact.startswith(f"{field}: ") else ""
+        named = f"{field}: " if field and not fact.startswith((f"{field}: ", f"{field} ")) else ""
         super().__init__(f"answered {status}: {named}{fact}", place=url)
 
 

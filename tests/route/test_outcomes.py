@@ -14,6 +14,7 @@ from emberline.exposure import hash_unit, load_key
 from emberline.process import free_port, wait_until
 from emberline.route.bootstrap import render_bootstrap
 from emberline.route.envoy import Envoy
+from emberline.route.outcomes import InvalidOutcomes, parse_outcomes
 from emberline.route.publish import Publisher
 from emberline.route.render import render
 from emberline.route.settings import Address, Settings, parse_upstreams
@@ -55,6 +56,21 @@ def test_an_event_sent_again_counts_once(router):
 
 
 @pytest.mark.parametrize(
+    ("body", "fact"),
+    [
+        ({}, "outcomes is missing; a list of 1 to 10,000 outcomes is required"),
+        ({"outcomes": [{"event_id": "a", "metric": "m", "value": 1}]}, "outcomes.0.unit is missing; text of 1 to 256"),
+        ({"outcomes": [outcome(1, value="1")]}, "outcomes.0.value is not what it should be; a number is required"),
+        ({"outcomes": [outcome(1, colour="red")]}, "outcomes.0.colour is not known; event_id, unit, request_id"),
+    ],
+)
+def test_what_is_wanted_of_a_wrong_field_is_said(body, fact):
+    with pytest.raises(InvalidOutcomes) as refused:
+        parse_outcomes(json.dumps(body).encode(), b"key", 0.0)
+    assert fact in refused.value.fact
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         (b"no json", "body"),
@@ -67,6 +83,7 @@ def test_an_event_sent_again_counts_once(router):
         (json.dumps({"outcomes": [outcome(1, unit="x" * 257)]}).encode(), "outcomes.0.unit"),
         (json.dumps({"outcomes": [outcome(1, metric="no spaces")]}).encode(), "outcomes.0.metric"),
         (json.dumps({"outcomes": [outcome(1, colour="red")]}).encode(), "outcomes.0.colour"),
+        (json.dumps({"outcomes": [1]}).encode(), "outcomes.0"),
         (b'{"outcomes": [{"event_id": "a", "unit": "u", "metric": "m", "value": 1e999}]}', "body"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from emberline.errors import InvalidSetting
 from emberline.recipe import load_recipe
-from emberline.up.examples import curl_lines
+from emberline.up.examples import curl_lines, page_address
 from emberline.up.settings import Settings, archives, default_version, route_arguments, serve_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes/digits.yaml"
@@ -33,8 +33,8 @@ def test_a_recipe_without_an_archive_section_is_refused() -> None:
 
 
 def test_curl_lines_ask_with_values_the_inputs_accept() -> None:
-    plain, infer, page = curl_lines(SETTINGS, load_recipe(RECIPE))
+    plain, infer = curl_lines(SETTINGS, load_recipe(RECIPE))
     assert "http://127.0.0.1:9000/predictions/digits" in plain
     assert '{"pixels":[[8,8,' in plain
     assert '"shape":[1,8,8],"datatype":"FP32","data":[8,8,' in infer
-    assert page.endswith("/dashboard/")
+    assert page_address(SETTINGS) == "http://127.0.0.1:9000/dashboard/"

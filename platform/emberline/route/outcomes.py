@@ -21,6 +21,16 @@ from emberline.route.spool import Spool
 
 MAX_OUTCOMES = 10_000
 _MAX_ID_BYTES = 256
+_ID_WANTED = f"text of 1 to {_MAX_ID_BYTES} bytes"
+_WANTED = {
+    "outcomes": f"a list of 1 to {MAX_OUTCOMES:,} outcomes",
+    "event_id": _ID_WANTED,
+    "unit": _ID_WANTED,
+    "request_id": _ID_WANTED,
+    "metric": "a name of at most 63 lower-case letters, digits and _, a letter first,",
+    "value": "a number",
+    "time": "a Unix time in seconds",
+}
 
 
 def _short(text: str) -> str:
@@ -82,8 +92,7 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
         raise InvalidOutcomes("body", "JSON is required") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        fact = "a JSON object is required" if first["type"] == "model_type" else first["msg"]
-        raise InvalidOutcomes(".".join(map(str, first["loc"])) or "body", fact) from error
+        raise InvalidOutcomes(*_wrong(first["type"], first["loc"])) from error
     rows = {
         outcome.event_id: {
             "time_us": round((now_s if outcome.time is None else outcome.time) * 1_000_000),
@@ -96,6 +105,16 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
         for outcome in reversed(sent.outcomes)  # the first of an id counts
     }
     return list(reversed(rows.values()))
+
+
+def _wrong(kind: str, place: tuple[int | str, ...]) -> tuple[str, str]:
+    """The field that is wrong, and what is wanted of it, in a sender's words."""
+    field = ".".join(map(str, place)) or "body"
+    if kind == "extra_forbidden":
+        known = Outcome if len(place) > 1 else Outcomes
+        return field, f"{field} is not known; {', '.join(known.model_fields)} are"
+    wanted = _WANTED.get(str(place[-1]) if place else "", "a JSON object")
+    return field, f"{field} is {'missing' if kind == 'missing' else 'not what it should be'}; {wanted} is required"
 
 
 def read_spooled(line: bytes) -> Row:

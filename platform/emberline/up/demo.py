@@ -219,6 +219,7 @@ def _print_summary(demo: Demo) -> None:
     ]
     write_bytes(demo.report / "demo.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     if demo.keep:
-        for line in orjson.loads(stack_file(demo.settings.state).read_bytes())["curl"]:
+        facts = orjson.loads(stack_file(demo.settings.state).read_bytes())
+        for line in (*facts["curl"], f"page: {facts['page']}"):
             print(line)
         print("emberline down (or: make down) stops it")

@@ -19,22 +19,25 @@ def example_value(spec: Input) -> object:
 
 
 def curl_lines(settings: Settings, recipe: Recipe) -> list[str]:
-    """How to ask for a prediction, plainly and by the Open Inference Protocol, and where the page is."""
+    """How to ask for a prediction, plainly and by the Open Inference Protocol."""
     assert recipe.archive is not None  # noqa: S101 - the stack was started with archives
     base, model = f"http://127.0.0.1:{settings.port}", recipe.archive.model
     head = "curl -s -H 'x-unit-id: you'"
     as_json = "-H 'content-type: application/json'"
     inputs = recipe.preprocessing.inputs
     if inputs[0].kind == "image":
-        lines = [f"{head} --data-binary @photo.jpg -H 'content-type: image/jpeg' {base}/predictions/{model}"]
-    else:
-        plain = orjson.dumps({spec.name: example_value(spec) for spec in inputs}).decode()
-        infer = orjson.dumps({"inputs": [_oip(spec) for spec in inputs]}).decode()
-        lines = [
-            f"{head} {as_json} {base}/predictions/{model} -d '{plain}'",
-            f"{head} {as_json} {base}/v2/models/{model}/infer -d '{infer}'",
-        ]
-    return [*lines, f"page: {base}/dashboard/"]
+        return [f"{head} --data-binary @photo.jpg -H 'content-type: image/jpeg' {base}/predictions/{model}"]
+    plain = orjson.dumps({spec.name: example_value(spec) for spec in inputs}).decode()
+    infer = orjson.dumps({"inputs": [_oip(spec) for spec in inputs]}).decode()
+    return [
+        f"{head} {as_json} {base}/predictions/{model} -d '{plain}'",
+        f"{head} {as_json} {base}/v2/models/{model}/infer -d '{infer}'",
+    ]
+
+
+def page_address(settings: Settings) -> str:
+    """The page on which experiments are followed."""
+    return f"http://127.0.0.1:{settings.port}/dashboard/"
 
 
 def _oip(spec: Input) -> dict[str, object]:

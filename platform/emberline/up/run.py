@@ -8,7 +8,7 @@ from emberline.experiment import Experiment, load_experiment, status_path, to_ya
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog
 from emberline.storage import write_bytes
-from emberline.up.examples import curl_lines
+from emberline.up.examples import curl_lines, page_address
 from emberline.up.settings import (
     Settings,
     archives,
@@ -56,9 +56,10 @@ def _run_stack(settings: Settings, recipe: Recipe, log: RunLog, *, fresh: bool) 
                 stack.start(service)
             log.say(f"up after {time.monotonic() - started:.1f} s; Ctrl-C or `emberline down` stops it")
             examples = curl_lines(settings, recipe)
-            for line in examples:
+            page = page_address(settings)
+            for line in (*examples, f"page: {page}"):
                 log.say(line)
-            publish(settings, experiment=experiment.name if experiment else None, curl=examples)
+            publish(settings, experiment=experiment.name if experiment else None, curl=examples, page=page)
             stack.watch(stop)
         finally:
             log.say("stopping: draining what is in flight …")
