@@ -53,7 +53,7 @@ def test_durations_are_seconds():
         ({"ramp": [{"weight": 500, "until": {"max_wait": "soon"}}]}, "a duration such as"),
         ({"primary": {"metric": "latency_ms", "kind": "exceedance"}}, "`above` belongs to"),
         ({"alpha": 1.0}, "less than 1"),
-        ({"planned_units": 1}, "greater than or equal to 2"),
+        ({"planned_units": 1}, "2 or more is required"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(changes, words):

@@ -4,6 +4,7 @@
     ├── InvalidSetting        a value of a recipe, an experiment or an option that cannot be used
     │   ├── InvalidFile       a file of settings that cannot be read at all
     │   ├── InvalidCombination  values that are fine alone and break a rule together
+    │   ├── MissingKey        a key without a default that is not given
     │   └── UnknownKey        a key no model knows; names the nearest one that is known
     ├── MissingFile           a file or folder that should be there
     ├── CorruptPaper          a file whose content is not what it must be
@@ -76,6 +77,14 @@ class UnknownKey(InvalidSetting):
             hint=f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}",
         )
         self.key, self.got, self.required = key, key, "a known key"
+
+
+class MissingKey(InvalidSetting):
+    """A key that has no default is not given."""
+
+    def __init__(self, place: str | Path, key: str, *, hint: str | None) -> None:
+        EmberlineError.__init__(self, f"{key} is not given; it has no default", place=place, hint=hint)
+        self.key, self.got, self.required = key, None, "a value"
 
 
 class MissingFile(EmberlineError):

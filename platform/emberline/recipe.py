@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from emberline.errors import InvalidCombination, InvalidFile, InvalidSetting, MissingFile, UnknownKey
+from emberline.errors import InvalidFile, InvalidSetting, MissingFile
+from emberline.misfit import key_of, told
 from emberline.paper import digest_of
 
 _REFERENCE, _NAME, _VERSION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", r"^\d+(\.\d+)*$"
@@ -21,6 +22,7 @@ _PATTERNS = {
     _NAME: "a name of lower-case letters, digits and dashes",
     _VERSION: "a version such as 1.0",
 }
+_SET_HINT = "such as --set train.epochs=3 or --set compress.artifacts.int8.stages.0.ratio=0.25"
 Reference = Annotated[str, Field(pattern=_REFERENCE)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=40)]
 Version = Annotated[str, Field(pattern=_VERSION)]
@@ -420,7 +422,7 @@ class Compress(Section):
     baseline: Name = "fp32"
     """The artifact that the others are measured against."""
     artifacts: dict[Name, Variant]
-    batch_sizes: tuple[int, ...] = (1, 32)
+    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 32)
     """Batch sizes to be served: latency is measured and outputs are compared at each."""
     threads: int = Field(default=1, ge=1)
     int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu"
@@ -607,9 +609,23 @@ def load_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         MissingFile, UnknownKey, InvalidSetting: with the file and key that is wrong.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingFile(path, "the recipe", hint="emberline ships recipes/digits.yaml")
-    return _with_tokenizers(parse_model(Recipe, overlay(read_yaml(path), settings), path), path)
+    return _with_tokenizers(parse_model(Recipe, lay_over(path, tuple(settings)), path), path)
+
+
+def lay_over(path: Path, settings: tuple[str, ...]) -> dict[str, Any]:
+    """The recipe's mapping under settings; where the model wants a text it is the text as written: `1.2`, a version."""
+    raw = overlay(read_yaml(path), settings)
+    if not settings:
+        return raw
+    try:
+        Recipe.model_validate(raw)
+    except ValidationError as error:  # whatever else is wrong is told when the mapping is parsed
+        written = {key: text for key, _, text in (one.partition("=") for one in settings)}
+        texts = {key_of(raw, one) for one in error.errors() if one["type"] == "string_type"} & written.keys()
+        return overlay(raw, [f"{key}={json.dumps(written[key])}" for key in texts])
+    return raw
 
 
 def _with_tokenizers(recipe: Recipe, path: Path) -> Recipe:
@@ -622,7 +638,9 @@ def _with_tokenizers(recipe: Recipe, path: Path) -> Recipe:
         file = path.parent / spec.tokenizer
         if not file.is_file():
             key = f"preprocessing.inputs.{number}.tokenizer"
-            raise InvalidSetting(path, key, spec.tokenizer, "bytes, words, or a tokenizer.json beside the recipe,")
+            hint = f"{file} is not there; the path counts from the recipe's folder"
+            required = "bytes, words, or a tokenizer.json beside the recipe,"
+            raise InvalidSetting(path, key, spec.tokenizer, required, hint=hint)
         try:
             content = json.loads(file.read_bytes())
         except ValueError as error:
@@ -633,27 +651,61 @@ def _with_tokenizers(recipe: Recipe, path: Path) -> Recipe:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML mapping from a file, by `safe_load`."""
+    """One YAML mapping from a file, by `safe_load`.
+
+    Raises:
+        InvalidFile: it is a folder, no UTF-8, no plain YAML, no mapping, or has a key twice.
+    """
+    if path.is_dir():
+        raise InvalidFile(path, "is a folder; a YAML file is required", hint=f"name a file in it: {path}/….yaml")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the encoding"
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise InvalidFile(path, f"no YAML: {where}: {problem}", hint="plain YAML in UTF-8 is read") from error
+        text = path.read_text(encoding="utf-8")
+        _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), "", path, set())
+        raw = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise InvalidFile(path, f"byte {error.start} is no UTF-8", hint="save the file in UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InvalidFile(path, f"no YAML: {where}{error.problem}", hint="plain YAML in UTF-8 is read") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow; its own text runs over several lines
+        raise InvalidFile(path, f"no YAML: {str(error).splitlines()[0]}", hint="plain YAML in UTF-8 is read") from error
     if not isinstance(raw, dict):
         got = "empty" if raw is None else f"a {type(raw).__name__}"
         raise InvalidFile(path, f"the file is {got}; a YAML mapping of keys to values is required")
     return raw
 
 
+def _refuse_doubles(node: yaml.Node | None, above: str, path: Path, seen: set[int]) -> None:
+    """Refuses a key that a mapping has twice, of which `safe_load` would take the last in silence."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _refuse_doubles(item, f"{above}{number}.", path, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name in lines:
+                fact = f"line {line}: {above}{name} is there a second time, after line {lines[name]}"
+                raise InvalidFile(path, fact, hint="keep the one that is meant")
+            lines[name] = line
+            _refuse_doubles(value, f"{above}{name}.", path, seen)
+
+
 def overlay(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Lays `a.b.0.c=value` settings over nested mappings and lists; returns a changed copy."""
+    """Lays `a.b.0.c=value` settings over nested mappings and lists; returns a changed copy.
+
+    Raises:
+        InvalidSetting: a setting has no equals sign, no YAML after it, or leads nowhere.
+    """
     result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(raw))
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise InvalidSetting("--set", "setting", setting, "key=value")
+            raise InvalidSetting("--set", "setting", setting, "key=value", hint=_SET_HINT)
         *parents, last = key.split(".")
         node: Any = result
         for part in parents:
@@ -664,7 +716,7 @@ def overlay(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         elif isinstance(node, dict):
             node[last] = _value(text, setting)
         else:
-            raise InvalidSetting("--set", key, node, "a mapping or list above the last key")
+            raise InvalidSetting("--set", key, node, "a mapping or list above the last key", hint=_SET_HINT)
     return result
 
 
@@ -672,7 +724,8 @@ def _value(text: str, setting: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidSetting("--set", "value", setting, "YAML after the equals sign") from error
+        hint = "quote what YAML would read otherwise: --set 'key=\"a: b\"'"
+        raise InvalidSetting("--set", "value", setting, "YAML after the equals sign", hint=hint) from error
 
 
 def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
@@ -680,78 +733,13 @@ def parse_model(model: type[M], raw: Mapping[str, Any], place: Path) -> M:
     try:
         return TypeAdapter(model).validate_python(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if not _is_branch(part)) or "the file"
-        if first["type"] == "extra_forbidden":
-            raise UnknownKey(place, key, _known_keys(model, first["loc"][:-1])) from None
-        raise _invalid(place, key, first) from None
-
-
-def _is_branch(part: int | str) -> bool:
-    """Whether a part of pydantic's location names one of several types rather than a key."""
-    return isinstance(part, str) and part.startswith(("constrained-", "literal["))
-
-
-def _invalid(place: Path, key: str, error: Mapping[str, Any]) -> InvalidSetting:
-    """Pydantic's account of one wrong value, in this project's words."""
-    kind, got, context = error["type"], error["input"], error.get("ctx", {})
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if kind == "missing":
-        return InvalidSetting(place, key, "absent", "a value for this key")
-    if kind == "value_error" and isinstance(got, dict | list):
-        return InvalidCombination(place, key, message)
-    if kind == "string_pattern_mismatch":
-        return InvalidSetting(place, key, got, _PATTERNS.get(context["pattern"], f"a match for {context['pattern']}"))
-    if kind == "union_tag_invalid":
-        field = str(context["discriminator"]).strip("'")
-        return InvalidSetting(place, f"{key}.{field}", context["tag"], f"one of {context['expected_tags']}")
-    return InvalidSetting(place, key, got, _required(kind, message, context))
-
-
-def _required(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    """What pydantic asks for, without its own words for containers and models."""
-    if kind == "too_short":
-        return f"at least {context['min_length']} of them"
-    if kind == "too_long":
-        return f"at most {context['max_length']} of them"
-    if kind in {"model_type", "dict_type", "dataclass_type"}:
-        return "a mapping of keys to values"
-    if kind in {"tuple_type", "list_type"}:
-        return "a list"
-    return message.removeprefix("Input should be ").partition(", unable to parse")[0].removesuffix(" is required")
+        raise told(error, model, raw, place, _PATTERNS) from None
 
 
 def _list_item(node: Any, part: str, key: str) -> Any:
     if isinstance(node, list) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
-    raise InvalidSetting(
-        "--set", key, part, "an index that the list has" if isinstance(node, list) else "a key above it"
-    )
-
-
-def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Keys of the model at a location: all keys of models that could stand there, found by name alone."""
-    names: set[str] = set()
-    pending: list[Any] = [model]
-    seen: set[Any] = set()
-    found: list[type[BaseModel]] = [model] if not location else []
-    wanted = next((part for part in reversed(location) if isinstance(part, str)), None)
-    while pending:
-        current = pending.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        for name, info in current.model_fields.items():
-            for inner in _models_in(info.annotation):
-                pending.append(inner)
-                if name == wanted or inner.__name__.lower() == str(wanted).lower():
-                    found.append(inner)
-    for one in found or list(seen):
-        names.update(one.model_fields)
-    return tuple(sorted(names))
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+    if isinstance(node, list):
+        hint = f"the list has {len(node)} items, counted from 0"
+        raise InvalidSetting("--set", key, part, "an index that the list has", hint=hint)
+    raise InvalidSetting("--set", key, part, "a key above it", hint=_SET_HINT)

@@ -52,7 +52,7 @@ def test_other_weights_change_everything():
 
 
 @pytest.mark.parametrize(
-    "stages", [INT8[:3], [INT8[3], *INT8[:3]], [INT8[2], INT8[1], INT8[3]], [INT8[3], INT8[3]]], ids=str
+    "stages", [[], INT8[:3], [INT8[3], *INT8[:3]], [INT8[2], INT8[1], INT8[3]], [INT8[3], INT8[3]]], ids=str
 )
 def test_stages_in_an_order_that_cannot_work_are_refused(stages):
     with pytest.raises(InvalidSetting, match=r"compress.artifacts.int8: stages is"):

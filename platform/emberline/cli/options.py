@@ -30,6 +30,6 @@ def find_recipe(path: Path) -> Path:
         MissingFile: neither is there.
     """
     found = shipped_recipe(path)
-    if found.is_file():
+    if found.exists():  # what a folder lacks is told where it is read
         return found
     raise MissingFile(path, "the recipe", hint="emberline ships recipes/digits.yaml")

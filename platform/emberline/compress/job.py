@@ -115,7 +115,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     """Reads recipe and trained artifact.
 
     Raises:
-        InvalidSetting: the recipe has no compress section, or a fallback's stages stand in an order that cannot work.
+        InvalidSetting: the recipe has no compress section, or stages stand in an order that cannot work.
         MissingFile: the model was not trained.
     """
     recipe = load_recipe(path, settings)
@@ -127,7 +127,10 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
         raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
     parent, trained = read_artifact(trained_folder)
     for name, variant in recipe.compress.artifacts.items():
-        for stages in variant.fallbacks:  # told now, not after the hours that come before they are needed
+        for stages in (
+            variant.stages,
+            *variant.fallbacks,
+        ):  # told now, not after the hours that come before they are needed
             require_order(name, variant.model_copy(update={"stages": stages}))
     target = this_machine(recipe.compress.int8_for, recipe.compress.device)
     exact = recipe

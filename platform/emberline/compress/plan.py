@@ -86,7 +86,8 @@ def require_order(name: str, variant: Variant) -> None:
     kinds = [stage.stage for stage in variant.stages]
     place = f"compress.artifacts.{name}"
     if kinds.count("export") != 1 or kinds[-1] != "export":
-        raise InvalidSetting(place, "stages", kinds, "one export stage, as the last one,")
+        hint = "`- stage: export` makes the packages that are measured and served"
+        raise InvalidSetting(place, "stages", kinds, "one export stage, as the last one,", hint=hint)
     if "quantize" in kinds and kinds.index("quantize") != len(kinds) - 2:
         hint = "pruning and fine-tuning change the float model, which would leave the quantized one behind"
         raise InvalidSetting(place, "stages", kinds, "quantize just before export, once,", hint=hint)

@@ -11,7 +11,7 @@ from rich.table import Table
 from emberline import storage
 from emberline.compress.search.select import Evaluated
 from emberline.compress.search.sought import Sought
-from emberline.recipe import overlay, read_yaml
+from emberline.recipe import lay_over
 
 
 def point_name(one: Evaluated, evaluated: Sequence[Evaluated]) -> str:
@@ -42,7 +42,7 @@ def write_points(
     for one in front:
         name, costs = point_name(one, evaluated), one.costs
         assert costs is not None  # noqa: S101 - what is on the front was measured
-        raw = overlay(read_yaml(path), settings)
+        raw = lay_over(path, tuple(settings))
         raw["compress"].pop("search", None)
         artifact = raw["compress"]["artifacts"][sought.name]
         artifact.pop("fallbacks", None)
