@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from emberline.assets import folder as shipped
+from emberline.compare.chart import Point, interval_chart
 from emberline.compare.history import read_looks
 from emberline.compare.verb import compare_experiments, find_experiment
 from emberline.errors import InvalidSetting
@@ -140,3 +141,13 @@ def test_looks_get_sparser_as_a_step_grows_old(made, tmp_path):
     for second in range(1, 3000):
         last = keep_look(tmp_path, assess(running, Observations(), 1000.0 + second), last)
     assert len(read_looks(tmp_path, "trial")) < 150
+
+
+def test_a_limits_name_lies_clear_of_its_line_and_of_the_band():
+    points = [Point(at_s, -0.01, -0.03, 0.01) for at_s in (1.0, 60.0)]
+    drawing = ET.fromstring(interval_chart("correct", points, -0.02, "margin"))
+    (name,) = [one for one in drawing.iter("{*}text") if one.get("class") == "limit-label"]
+    (band,) = drawing.iter("{*}polygon")
+    highest = min(float(pair.split(",")[1]) for pair in band.get("points").split())
+    assert name.text == "margin -0.02"
+    assert float(name.get("y")) < highest

@@ -7,8 +7,9 @@ from html import escape
 
 from emberline.compare.assessment import Assessment, MetricResult
 
-WIDTH, HEIGHT = 480, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 34, 34
+WIDTH, HEIGHT = 480, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 54, 34
+_LEGEND = 41  # between title and plot: beside its line the limit's name would lie on the band
 _TICKS = 4
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
@@ -91,10 +92,8 @@ def interval_chart(title: str, points: Sequence[Point], limit: float | None, lim
         at = f"{y(limit):.1f}"
         parts += [
             f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>',
-            (
-                f'<text class="limit-label" x="{WIDTH - _RIGHT}" y="{y(limit) - 5:.1f}" text-anchor="end">'
-                f"{escape(limit_name)} {limit:+g}</text>"
-            ),
+            f'<line class="limit" x1="{_LEFT}" x2="{_LEFT + 24}" y1="{_LEGEND - 5}" y2="{_LEGEND - 5}"/>',
+            f'<text class="limit-label" x="{_LEFT + 32}" y="{_LEGEND}">{escape(limit_name)} {limit:+g}</text>',
         ]
     last = points[-1]
     words = f"{last.estimate:+.4f} in [{last.lower:+.4f}, {last.upper:+.4f}]"

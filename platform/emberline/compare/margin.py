@@ -12,7 +12,7 @@ Side = Literal["above", "below", "open"]
 
 
 def side_of(interval: Interval, margin: float) -> Side:
-    """`above` or `below` when the whole interval is there, `open` while it holds the margin."""
+    """`above` or `below` when the whole interval is there, `open` while it contains the margin."""
     if interval.lower > margin:
         return "above"
     return "below" if interval.upper < margin else "open"
