@@ -3,8 +3,11 @@
 import signal
 
 import psutil
+import pytest
 
 from emberline import process
+from emberline.errors import InvalidSetting
+from emberline.train import launch
 
 
 def test_killing_the_launcher_leaves_no_process_and_the_run_goes_on_later(toy, undisturbed):
@@ -52,6 +55,16 @@ def test_more_workers_than_virtual_shards_are_refused(toy):
     output = toy.train(workers=7, code=1)
     assert "workers is 7; at most train.virtual_shards, 6, is required" in output
     assert not toy.run.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--nproc-per-node", "zero"), ("--nproc-per-node", "0"), ("--nnodes", "3:1")]
+)
+def test_options_that_cannot_be_used_are_refused_also_for_a_run_that_is_done(toy, option, value, monkeypatch):
+    monkeypatch.setattr(launch, "finished_manifest", lambda *_: pytest.fail("it was looked for first"))
+    options = {"--nproc-per-node": "nproc_per_node", "--nnodes": "nnodes"}
+    with pytest.raises(InvalidSetting, match=f"train: {option} is '{value}'"):
+        launch.launch(launch.Launch(toy.folder / "toy.yaml", runs=toy.folder, **{options[option]: value}))
 
 
 def alive(one: psutil.Process) -> bool:

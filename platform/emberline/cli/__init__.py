@@ -5,6 +5,7 @@ some other way it declares itself (training ended by a preemption notice).
 """
 
 import sys
+from difflib import get_close_matches
 
 from cyclopts import App
 from cyclopts.exceptions import CycloptsError
@@ -59,6 +60,12 @@ def main() -> None:
     try:
         result = app(exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
+        if (verb := sys.argv[1]) not in VERBS:
+            near = get_close_matches(verb, VERBS, n=1)
+            _print_error(
+                f"there is no verb {verb!r}", hint=f"did you mean {near[0]!r}?" if near else "emberline --help"
+            )
+            sys.exit(2)
         _print_error(str(error), hint=f"emberline {' '.join(sys.argv[1:2])} --help".replace(" -- ", " "))
         sys.exit(2)
     except EmberlineError as error:

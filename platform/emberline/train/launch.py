@@ -62,11 +62,12 @@ def launch(options: Launch) -> int:
     """
     recipe = load_recipe(options.recipe, options.settings)
     path = options.runs / recipe.run
+    counts(options, recipe)  # what cannot be used is refused before anything starts, or is found to be done
+    parse_conf(options.rdzv_conf)
     if (manifest := finished_manifest(path, recipe)) is not None:
         facts = manifest.facts
         print(f"{path}: trained before ({facts['steps']} steps, {measured(facts)}); reused")
         return 0
-    counts(options, recipe)  # what cannot be used is refused before anything starts
     require_trackers(recipe.train.track)
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
     signal.signal(signal.SIGTERM, _interrupted)
@@ -229,17 +230,13 @@ def counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
     Raises:
         InvalidSetting: they are no numbers, or more workers than there are virtual shards.
     """
-    try:
-        numbers = [int(one) for one in options.nnodes.split(":")]
-        workers = _workers(options.nproc_per_node)
-    except (ValueError, RuntimeError) as error:
-        got = f"--nnodes {options.nnodes} --nproc-per-node {options.nproc_per_node}"
-        raise InvalidSetting(
-            "train", "number of workers", got, "MIN:MAX and a number, as torchrun takes them"
-        ) from error
-    least, most = numbers[0], numbers[-1]
-    if len(numbers) > 2 or not 0 < least <= most or workers < 1:  # noqa: PLR2004 - MIN:MAX
-        raise InvalidSetting("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX")
+    parts = options.nnodes.split(":")
+    numbers = [int(one) for one in parts if one.isdecimal()]
+    least, most = (numbers[0], numbers[-1]) if len(numbers) == len(parts) <= 2 else (0, 0)  # noqa: PLR2004 - MIN:MAX
+    if not 0 < least <= most:
+        hint = "1:1 is one node; 1:4 goes on with as many as are up"
+        raise InvalidSetting("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX", hint=hint)
+    workers = _workers(options.nproc_per_node)
     by_shards = recipe.train.strategy == "replicate" and recipe.train.reduce == "virtual"
     if by_shards and most * workers > recipe.train.virtual_shards:
         raise InvalidSetting(
@@ -250,11 +247,17 @@ def counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
 
 
 def _workers(text: str) -> int:
-    if text.isdigit():
+    if text.isdecimal() and int(text) > 0:
         return int(text)
-    from torch.distributed.run import determine_local_world_size  # auto, cpu, gpu: torchrun knows what they mean
+    if text not in {"auto", "cpu", "gpu"}:
+        hint = "auto takes as many as there are GPUs, or else cores"
+        raise InvalidSetting("train", "--nproc-per-node", text, "1 or more, auto, cpu or gpu", hint=hint)
+    from torch.distributed.run import determine_local_world_size  # torchrun knows what they mean
 
-    return int(determine_local_world_size(text))
+    try:
+        return int(determine_local_world_size(text))
+    except (ValueError, RuntimeError) as error:  # no GPU
+        raise InvalidSetting("train", "--nproc-per-node", text, "a number", hint=str(error)) from error
 
 
 def _modules_of(recipe: Recipe) -> list[str]:
