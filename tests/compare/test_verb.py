@@ -146,8 +146,8 @@ def test_looks_get_sparser_as_a_step_grows_old(made, tmp_path):
 def test_a_limits_name_lies_clear_of_its_line_and_of_the_band():
     points = [Point(at_s, -0.01, -0.03, 0.01) for at_s in (1.0, 60.0)]
     drawing = ET.fromstring(interval_chart("correct", points, -0.02, "margin"))
-    (name,) = [one for one in drawing.iter("{*}text") if one.get("class") == "limit-label"]
-    (band,) = drawing.iter("{*}polygon")
+    (name,) = [one for one in drawing.findall(".//{*}text") if one.get("class") == "limit-label"]
+    (band,) = drawing.findall(".//{*}polygon")
     highest = min(float(pair.split(",")[1]) for pair in band.get("points").split())
     assert name.text == "margin -0.02"
     assert float(name.get("y")) < highest

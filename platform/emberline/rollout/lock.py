@@ -1,12 +1,10 @@
-"""Only one controller moves the traffic of a folder of experiments; its lock tells others who it is."""
+"""Only one controller moves the traffic of a folder of experiments; its lock tells others which process that is."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
 
 from emberline.errors import EmberlineError
 
@@ -32,10 +30,3 @@ def only_one(folder: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
-
-
-def pid_of(folder: Path) -> int | None:
-    """The controller that moves traffic here; None where there is none, or it ended without saying so."""
-    path = folder / _NAME
-    said = path.read_text() if path.is_file() else ""
-    return int(said) if said.isdecimal() and psutil.pid_exists(int(said)) else None

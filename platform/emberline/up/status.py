@@ -6,7 +6,6 @@ import orjson
 import psutil
 
 from emberline.experiment import load_experiments
-from emberline.rollout.lock import pid_of as rollout_pid
 from emberline.up.stack import running
 
 _VERBS = ("serve", "route", "dashboard")
@@ -25,11 +24,18 @@ def status_lines(state: Path) -> list[str]:
         alive = psutil.pid_exists(facts["pid"])
         told = "  ".join(f"{key} {_told(value)}" for key, value in facts.items() if key != "created")
         lines.append(f"{verb}: {told}" if alive else f"{verb}: down (pid {facts['pid']} ended without saying so)")
-    lines.append(f"rollout: pid {pid}" if (pid := rollout_pid(state / "experiments")) else "rollout: down")
+    lines.append(f"rollout: pid {pid}" if (pid := _rollout_pid(state / "experiments")) else "rollout: down")
     for experiment in load_experiments(state / "experiments"):
         reason = f"  ({experiment.status.reason})" if experiment.status.reason else ""
         lines.append(f"experiment {experiment.name}: {experiment.progress}: {experiment.weights_text}{reason}")
     return lines
+
+
+def _rollout_pid(experiments: Path) -> int | None:
+    """The controller that moves traffic here, as its lock tells; None where there is none."""
+    path = experiments / ".rollout.lock"
+    said = path.read_text() if path.is_file() else ""
+    return int(said) if said.isdecimal() and psutil.pid_exists(int(said)) else None
 
 
 def _told(value: object) -> str:
