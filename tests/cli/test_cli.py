@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from emberline.cli import VERBS
 
@@ -82,6 +83,22 @@ def test_show_tells_an_altered_paper_by_name(tmp_path: Path) -> None:
     done = emberline("show", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "a.bin" in done.stderr
+
+
+def test_show_prints_a_recipe_as_yaml_and_a_checkpoint_with_its_run(tmp_path: Path) -> None:
+    from emberline.paper import write_paper
+    from emberline.recipe import load_recipe, read_yaml
+    from emberline.train.folder import prepare_folder, training_digest
+
+    path = Path(__file__).parents[2] / "recipes/digits.yaml"
+    lines = emberline("show", str(path)).stdout.splitlines()
+    assert yaml.safe_load("\n".join(line for line in lines[1:-1])) == read_yaml(path)
+    recipe = load_recipe(path)
+    prepare_folder(tmp_path / "digits", recipe, 1)
+    with write_paper(tmp_path / "digits/checkpoints/step-1", "checkpoint", recipe=training_digest(recipe)):
+        pass
+    shown = emberline("show", "step-1", cwd=tmp_path / "digits/checkpoints").stdout
+    assert f"from run digits  (training {training_digest(recipe)})" in shown
 
 
 def test_doctor_names_what_is_lacking_and_its_cost() -> None:

@@ -4,6 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from emberline.errors import EmberlineError, MissingFile
 from emberline.paper import MANIFEST, Manifest, verify_paper
 
@@ -15,7 +17,7 @@ def describe(path: Path, keys: Path) -> list[str]:
 
     Raises:
         MissingFile: there is nothing at that path.
-        CorruptPaper: a file is not what the manifest says.
+        CorruptPaper: a file is not what the manifest says, or not named by it.
         EmberlineError: it is no paper.
     """
     if (path / MANIFEST).is_file():
@@ -26,6 +28,8 @@ def describe(path: Path, keys: Path) -> list[str]:
         return _yaml_lines(path)
     if not path.exists():
         raise MissingFile(path, "the paper", hint="runs/, store/ and recipes/ hold papers")
+    if path.is_dir() and (archives := sorted(path.glob("*.mar"))):
+        return _store_lines(path, archives, keys)
     below = sorted(str(found.parent) for found in path.glob("**/" + MANIFEST)) if path.is_dir() else []
     hint = f"papers below: {', '.join(below[:8])}" if below else f"a paper is a folder with {MANIFEST}, or a .mar"
     raise EmberlineError("this is no paper", place=path, hint=hint)
@@ -43,7 +47,17 @@ def _manifest_lines(path: Path, manifest: Manifest) -> list[str]:
         "  files",
         *(f"    {name}  {entry.size_bytes} bytes  xxh3 {entry.xxh3}" for name, entry in sorted(manifest.files.items())),
     ]
-    return [*lines, *_lineage(manifest)]
+    return [*lines, *(_run_of(path, manifest) or _lineage(manifest))]
+
+
+def _run_of(path: Path, manifest: Manifest) -> list[str]:
+    """Of a checkpoint, the run in whose folder it is; a run has a digest of its own only when it has ended."""
+    from emberline.train.folder import training_in
+
+    run = path.resolve().parents[1]
+    if manifest.kind != "checkpoint" or training_in(run) != manifest.recipe:
+        return []
+    return ["  lineage", f"    from run {run.name}  (training {manifest.recipe})"]
 
 
 def _lineage(manifest: Manifest) -> list[str]:
@@ -73,6 +87,15 @@ def _signature(path: Path, keys: Path) -> str:
         return "NO: serve refuses it"
 
 
+def _store_lines(path: Path, archives: list[Path], keys: Path) -> list[str]:
+    """Each archive of a store in one line."""
+    from emberline.archivefile import read_archive
+
+    infos = [(one.name, read_archive(one), _signature(one, keys)) for one in archives]
+    lines = [f"  {name}  {info.model} {info.version}  signed {signed}" for name, info, signed in infos]
+    return [f"store {path}: {len(lines)} archive{'' if len(lines) == 1 else 's'}", *lines]
+
+
 def _archive_lines(path: Path, keys: Path) -> list[str]:
     from emberline.archivefile import read_archive
 
@@ -96,7 +119,8 @@ def _yaml_lines(path: Path) -> list[str]:
     from emberline.experiment import load_experiment
     from emberline.recipe import load_recipe, read_yaml
 
-    if read_yaml(path).get("kind") == _EXPERIMENT:
+    raw = read_yaml(path)
+    if raw.get("kind") == _EXPERIMENT:
         experiment = load_experiment(path)
         spec = experiment.spec
         return [
@@ -107,5 +131,9 @@ def _yaml_lines(path: Path) -> list[str]:
             f"  digest   {experiment.spec_digest}",
         ]
     recipe = load_recipe(path)
-    sections = recipe.model_dump(mode="json", exclude_defaults=True)
-    return [f"recipe of run {recipe.run}", *_facts(sections), f"  digest   {recipe.digest}"]
+    said = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100).splitlines()
+    return [
+        f"recipe of run {recipe.run}: what it says, without its comments; all else has its default",
+        *(f"  {line}" for line in said),
+        f"  digest   {recipe.digest}",
+    ]

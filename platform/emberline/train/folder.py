@@ -150,6 +150,11 @@ def _description(path: Path) -> dict[str, Any]:
     return found
 
 
+def training_in(path: Path) -> str | None:
+    """The digest of the training that a folder was made for; None where it is no run's."""
+    return str(_description(path)["training"]) if (path / _RUN).is_file() else None
+
+
 def finished_manifest(path: Path, recipe: Recipe) -> Manifest | None:
     """The manifest of this training, where it has already ended and left its artifact."""
     check_folder(path, recipe)
