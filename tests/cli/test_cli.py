@@ -23,6 +23,14 @@ def test_the_list_of_verbs_shows_each_docstring() -> None:
         assert len(line.replace("│", "").split()) > 3, line
 
 
+def test_help_shows_the_defaults_that_say_something() -> None:
+    text = emberline("tune", "--help").stdout + emberline("train", "--help").stdout
+    assert "[default: ()]" not in text
+    assert '[default: ""]' not in text
+    assert "[default: 8, 32]" in text
+    assert "[default: 1:1]" in text
+
+
 @pytest.mark.parametrize("arguments", [("trian",), ("trian", "x.yaml", "--runs", "r")])
 def test_an_unknown_verb_is_wrong_usage_and_the_nearest_is_named(arguments: tuple[str, ...]) -> None:
     done = emberline(*arguments)

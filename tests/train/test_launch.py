@@ -18,6 +18,7 @@ def test_killing_the_launcher_leaves_no_process_and_the_run_goes_on_later(toy, u
     assert len(family) >= 4  # store with its keeper, fork server, two workers
     launcher.send_signal(signal.SIGKILL)
     process.wait_until(lambda: not [one for one in family if alive(one)], 10, "the end of all that it started")
+    assert "resource_tracker" not in launcher.communicate(timeout=30)[0]
     steps = toy.events("step")[-1]["step"]
     refused = toy.train("--set", "train.epochs=7", code=1)
     assert "this run was started with another recipe (train.epochs: 6 → 7)" in refused

@@ -7,7 +7,7 @@ some other way it declares itself (training ended by a preemption notice).
 import sys
 from difflib import get_close_matches
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 from rich.console import Console
 
@@ -44,10 +44,19 @@ VERBS = {
     "doctor": "emberline.cli.doctor:doctor",
 }
 
+
+def _default(value: object) -> str | None:
+    """A default as help shows it: nothing of one that says nothing."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or None
+    return None if value in (None, "") else str(value)
+
+
 app = App(
     name="emberline",
     version=__version__,
     help="Train elastically, compress, sign, serve, and let versions compete on live traffic.",
+    default_parameter=Parameter(show_default=_default),
 )
 for _verb, _target in VERBS.items():
     app.command(_target, name=_verb)

@@ -147,13 +147,27 @@ def _warm_up(recipe: Recipe) -> None:
         ["__main__", "torch", "torch._dynamo", "emberline.train.worker", *_modules_of(recipe)]
         + (["emberline.train.sharded", "emberline.train.dcp"] if recipe.train.strategy == "fsdp2" else [])
     )
-    resource_tracker.ensure_running()  # first: it would lift the block that comes now
+    _start_tracker()  # first: it would lift the block that comes now
     # a SIGTERM to the whole process group must not end the server: its end kills the workers, who are about to save
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited; a worker that listens lifts it
     forkserver.ensure_running()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # only for this process: a connection that breaks is dealt with, and needs no pages about it on standard error
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
+
+def _start_tracker() -> None:
+    """Starts Python's cleaner of semaphores, which has nothing to tell a user of what a killed process left to it."""
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker:UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _load_torch() -> None:

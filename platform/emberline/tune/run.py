@@ -133,10 +133,12 @@ def _show(trials: Sequence[Trial], chosen: Trial | None) -> None:
 
 
 def _words(settings: Tuned) -> str:
-    return (
-        f"{settings.workers} workers, {settings.threads} threads, batches of {settings.batch_size}, "
-        f"delay {settings.batch_delay_ms} ms"
-    )
+    counts = f"{_counted(settings.workers, 'worker')}, {_counted(settings.threads, 'thread')}"
+    return f"{counts}, batches of {settings.batch_size}, delay {settings.batch_delay_ms} ms"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _figures(trial: Trial) -> str:
