@@ -26,6 +26,7 @@ def tiny_recipe(folder: Path) -> Path:
     recipe["model"]["arguments"] = {"width": 8}
     recipe["train"] |= {"epochs": 2, "warmup_steps": 0}
     recipe["compress"]["artifacts"] = {"fp32": {"stages": [{"stage": "export", "backends": ["onnx"]}]}}
+    del recipe["compress"]["search"]  # there is no candidate to seek
     recipe["archive"]["versions"] = {"fp32": "1.0"}
     recipe["serve"]["workers"] = 1
     del recipe["experiment"]
