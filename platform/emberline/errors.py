@@ -46,7 +46,8 @@ class InvalidSetting(EmberlineError):
 
     def __init__(self, place: str | Path, key: str, got: object, required: str, *, hint: str | None = None) -> None:
         self.key, self.got, self.required = key, got, required
-        super().__init__(f"{key} is {got!r}; {required} is required", place=place, hint=hint)
+        said = "not given" if got is None else repr(got)
+        super().__init__(f"{key} is {said}; {required} is required", place=place, hint=hint)
 
 
 class InvalidFile(InvalidSetting):

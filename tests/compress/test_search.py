@@ -114,7 +114,7 @@ def test_without_optuna_the_extra_is_named(trained_run, tmp_path, monkeypatch):
 
 
 def test_a_recipe_without_a_search_section_is_told_so(trained_run):
-    with pytest.raises(InvalidSetting, match=r"compress\.search is 'absent'"):
+    with pytest.raises(InvalidSetting, match=r"compress\.search is not given"):
         search_recipe(trained_run.recipe_path, (), trained_run.runs)
 
 

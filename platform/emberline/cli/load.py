@@ -51,11 +51,13 @@ def load(
     from emberline.runlog import RunLog, warn
 
     if rate <= 0 or seconds <= 0:
-        raise InvalidSetting("emberline load", "--rate and --seconds", f"{rate:g} and {seconds:g}", "more than 0")
+        got = f"{rate:g} and {seconds:g}"
+        hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
+        raise InvalidSetting("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
     known = None if files and model else load_recipe(path := find_recipe(recipe), settings)
     if model is None:
         if known is None or known.archive is None:
-            raise InvalidSetting(path, "archive", None, "a section that names the model, or --model")
+            raise InvalidSetting(path, "archive", None, "a section that names the model", hint="or name it by --model")
         model = known.archive.model
     if files:
         sent = bodies.from_files(files)

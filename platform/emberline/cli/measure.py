@@ -32,7 +32,8 @@ def measure(
 
     for option, values in (("--rounds", (rounds,)), ("--batch-size", batch_size), ("--threads", (threads,))):
         if min(values) < 1:
-            raise InvalidSetting(option, "value", min(values), "1 or more")
+            hint = "leave it out for the default that --help shows"
+            raise InvalidSetting("emberline measure", option, min(values), "1 or more", hint=hint)
     measure_artifacts(
         artifacts, rounds=rounds, batch_sizes=batch_size, threads=threads, compiled=compiled, inputs=input_
     )

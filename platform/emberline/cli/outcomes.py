@@ -17,7 +17,8 @@ def outcomes(*files: Path, data: Path = Path("data")) -> None:
     from emberline.runlog import RunLog
 
     if not files:
-        raise InvalidSetting("outcomes", "files", "none", "at least one Parquet file")
+        hint = "emberline outcomes labels.parquet"
+        raise InvalidSetting("emberline outcomes", "files", None, "at least one Parquet file", hint=hint)
     log = RunLog()
     for path in files:
         log.say(f"{path}: {take_outcomes(path, data):,} outcomes taken")

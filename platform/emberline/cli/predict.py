@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_HINT = 'a JSON file such as {"pixels": [[…]]}, an image, or - for stdin'
 
 
 def predict(
@@ -52,13 +53,13 @@ def _content(file: Path) -> dict[str, Any] | bytes:
     elif file.is_file():
         content = file.read_bytes()
     else:
-        raise MissingFile(file, "the input", hint='a JSON file such as {"pixels": [[…]]}, an image, or - for stdin')
+        raise MissingFile(file, "the input", hint=_HINT)
     if content.startswith(_IMAGES):
         return content
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise InvalidSetting(file, "the input", str(error), "JSON, a JPEG or a PNG") from error
+        raise InvalidSetting(file, "the input", str(error), "JSON, a JPEG or a PNG", hint=_HINT) from error
     if not isinstance(value, dict):
-        raise InvalidSetting(file, "the input", type(value).__name__, "a JSON object of the model's inputs")
+        raise InvalidSetting(file, "the input", type(value).__name__, "a JSON object of the model's inputs", hint=_HINT)
     return value

@@ -59,7 +59,8 @@ def tune(
     path = find_recipe(recipe)
     loaded = load_recipe(path, settings)
     if loaded.archive is None:
-        raise InvalidSetting(path, "archive", None, "a section that gives the artifact a version")
+        hint = "recipes/digits.yaml has one"
+        raise InvalidSetting(path, "archive", None, "a section that gives the artifact a version", hint=hint)
     grid = candidates(workers or sorted({1, cores}), threads, batch_size, delay_ms, cores)
     say = RunLog().say
     measure(

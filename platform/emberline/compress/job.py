@@ -120,7 +120,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     """
     recipe = load_recipe(path, settings)
     if recipe.compress is None:
-        raise InvalidSetting(path, "compress", "absent", "a compress section", hint="recipes/digits.yaml has one")
+        raise InvalidSetting(path, "compress", None, "a compress section", hint="recipes/digits.yaml has one")
     folder = runs / recipe.run
     trained_folder = folder / "artifacts" / TRAINED
     if not trained_folder.is_dir():

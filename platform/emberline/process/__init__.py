@@ -137,7 +137,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 def require_free_port(port: int, what: str, host: str = "127.0.0.1") -> None:
     """Raises a clear error when somebody else listens on `host:port`, or when `port` is no port number."""
     if not 0 <= port < 1 << 16:
-        raise InvalidSetting(what, "the port", port, "a number from 0 to 65535")
+        raise InvalidSetting(what, "the port", port, "a number from 0 to 65535", hint="0 picks a free one")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -24,7 +24,7 @@ class Sought:
         """
         if self.job.settings.search is None:
             required, hint = "what --search may change", "recipes/digits.yaml has one"
-            raise InvalidSetting(self.job.path, "compress.search", "absent", required, hint=hint)
+            raise InvalidSetting(self.job.path, "compress.search", None, required, hint=hint)
         return self.job.settings.search
 
     @property
