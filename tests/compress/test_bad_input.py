@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from emberline.compress.chain import run_chain
+from emberline.compress.job import open_job
 from emberline.compress.plan import Step
 from emberline.compress.program import require_usable
 from emberline.compress.stages.quantize import quantize
@@ -27,6 +28,12 @@ class Recurrent(nn.Module):
     def forward(self, x):
         last = self.memory(x[:, 0])[0][:, -1]
         return self.head(last) if self.head else last
+
+
+@pytest.mark.parametrize("stages", ["[]", "[{stage: prune}]"])
+def test_stages_without_an_export_are_refused_before_the_model_is_looked_for(root, tmp_path, stages):
+    with pytest.raises(InvalidSetting, match=r"artifacts\.int8: stages is .*; one export stage, as the last one, is"):
+        open_job(root / "recipes/digits.yaml", (f"compress.artifacts.int8.stages={stages}",), tmp_path)
 
 
 def test_a_model_with_other_outputs_than_labels_is_refused_before_any_stage(trained_run, tmp_path):

@@ -121,17 +121,15 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     recipe = load_recipe(path, settings)
     if recipe.compress is None:
         raise InvalidSetting(path, "compress", None, "a compress section", hint="recipes/digits.yaml has one")
+    for name, variant in recipe.compress.artifacts.items():
+        # of fallbacks too: told now, not after the hours that come before they are needed
+        for stages in (variant.stages, *variant.fallbacks):
+            require_order(name, variant.model_copy(update={"stages": stages}))
     folder = runs / recipe.run
     trained_folder = folder / "artifacts" / TRAINED
     if not trained_folder.is_dir():
         raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
     parent, trained = read_artifact(trained_folder)
-    for name, variant in recipe.compress.artifacts.items():
-        for stages in (
-            variant.stages,
-            *variant.fallbacks,
-        ):  # told now, not after the hours that come before they are needed
-            require_order(name, variant.model_copy(update={"stages": stages}))
     target = this_machine(recipe.compress.int8_for, recipe.compress.device)
     exact = recipe
     if recipe.train.batch_size == "auto":
