@@ -18,7 +18,7 @@ def write_failure(folder: Path | None, error: EmberlineError) -> None:
         prefix = "" if "rank" in (error.place or "") else f"rank {rank}: "
         print(f"error: {prefix}{error}", file=sys.stderr, flush=True)
         return
-    told = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
+    told: dict[str, object] = {"fact": error.fact or str(error), "place": error.place, "hint": error.hint}
     told["fenced"] = isinstance(error, Fenced)
     storage.write_bytes(folder / f"rank-{rank}.json", orjson.dumps(told))
 
