@@ -104,6 +104,13 @@ def test_a_folder_of_data_that_is_not_there_is_no_verdict(made, tmp_path, option
     assert not (tmp_path / "report").exists()
 
 
+def test_a_file_that_is_not_there_is_named_before_the_folder_of_data_is(tmp_path):
+    done = emberline("compare", "nope.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nope.yaml: the experiment is not there" in done.stderr
+    assert "data" not in done.stderr
+
+
 def test_a_recipe_is_told_from_an_experiment(tmp_path):
     with pytest.raises(InvalidSetting, match="is 'a recipe'; an experiment is required") as refused:
         find_experiment(shipped("recipes") / "digits.yaml", tmp_path)

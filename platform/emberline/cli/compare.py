@@ -18,7 +18,7 @@ def compare(
     Args:
         experiment: Experiment files; without any, all in --experiments.
         data: Folder of exposures and outcomes.
-        report: Folder for the reports: <name>/index.html, its pictures, and assessment.json.
+        report: Folder for the reports: NAME/index.html, its pictures, and assessment.json.
         experiments: Where the status of an experiment is, if it is not beside its file.
         segment: Units to look at apart, such as "tenure_days > 30"; not declared in the experiment, so marked as
             exploratory. May be given several times.

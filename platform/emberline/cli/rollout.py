@@ -32,23 +32,23 @@ def rollout(
     Stopping it, SIGKILL included, leaves traffic where it is; started again, it goes on from there.
 
     Args:
-        experiments: folder of experiments, with their status, audit logs and requests.
-        data: folder of exposures and outcomes.
-        route: address of the router, to see that it took a configuration.
-        envoy_admin: address of Envoy's admin interface, which sees it sooner; several, with commas between.
+        experiments: Folder of experiments, with their status, audit logs and requests.
+        data: Folder of exposures and outcomes.
+        route: Address of the router, to see that it took a configuration.
+        envoy_admin: Address of Envoy's admin interface, which sees it sooner; several, with commas between.
         management: TorchServe's management address; with it, the loser of a shipped experiment is unregistered.
-        interval: between two looks, such as 1s or 5m.
-        until_done: exit when every experiment has ended.
-        kubernetes: read Experiments from the cluster, and write their status and the routers' ConfigMap there.
-        namespace: of the Experiments.
-        pause: name of an experiment to hold where it is (its guardrails still roll it back).
-        resume: name of a paused experiment to let go on.
-        abort: name of an experiment to roll back.
-        force: name of an experiment to move on whatever its numbers say (its guardrails still roll it back).
-        to: with --force: number of a later step, from 1 on, or `ship`.
+        interval: Between two looks, such as 1s or 5m.
+        until_done: Exit when every experiment has ended.
+        kubernetes: Read Experiments from the cluster, and write their status and the routers' ConfigMap there.
+        namespace: Of the Experiments.
+        pause: Name of an experiment to hold where it is (its guardrails still roll it back).
+        resume: Name of a paused experiment to let go on.
+        abort: Name of an experiment to roll back.
+        force: Name of an experiment to move on whatever its numbers say (its guardrails still roll it back).
+        to: With --force: number of a later step, from 1 on, or `ship`.
         deploy: MODEL@VERSION that is to answer without an experiment; what answered before is drained.
-        rollback: model that is to be answered by the version before the last --deploy.
-        reason: why, for each of these; kept in the audit log.
+        rollback: Model that is to be answered by the version before the last --deploy.
+        reason: Why, for each of these; kept in the audit log.
     """
     from emberline.rollout.verb import ask, ask_to_deploy, run
 

@@ -42,16 +42,16 @@ def compare_experiments(
     Raises:
         MissingFile: no experiment was named and none runs, or the data's folder is not there.
     """
+    exploratory = tuple(map(parse_segment, segments))
+    named = tuple(paths) or tuple(sorted(experiments.glob("*.yaml")))
+    if not named:
+        hint = "`emberline up` starts the recipe's experiment; or name an Experiment file"
+        raise MissingFile(experiments / "*.yaml", "an experiment", hint=hint)
+    found = [find_experiment(path, experiments) for path in named]
     if not data.is_dir():
         hint = "`emberline up` and `make demo` make it as they run; name another by --data"
         raise MissingFile(data, "the folder of exposures and outcomes", hint=hint)
-    exploratory = tuple(map(parse_segment, segments))
-    found = tuple(paths) or tuple(sorted(experiments.glob("*.yaml")))
-    if not found:
-        hint = "`emberline up` starts the recipe's experiment; or name an Experiment file"
-        raise MissingFile(experiments / "*.yaml", "an experiment", hint=hint)
-    for path in found:
-        experiment, folder = find_experiment(path, experiments)
+    for experiment, folder in found:
         now = time.time()
         if spark is None:
             seen = observe(experiment, data, until=now, exploratory=exploratory)
