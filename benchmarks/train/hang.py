@@ -98,7 +98,8 @@ def _hang(run: Path, kind: str, rank: int) -> dict[str, Any]:
     restart = _agents.wait(lambda: _worlds.events(run, "restart")[restarts:], 60, "the restart's own record")[0]
     return {
         "kind": kind, "rank": rank, "pid": before["pids"][rank], "named_rank": named["rank"], "named_pid": named["pid"],
-        "why": named["why"], "stack": [re.sub(r"\(.*/", "(", line) for line in named["stack"][:1]], "detected_s": round(named["time"] - at, 3), "step": step,
+        "why": named["why"], "stack": [re.sub(r"\(.*/", "(", line) for line in named["stack"][:1]],
+        "detected_s": round(named["time"] - at, 3), "step": step,
         "generation": before["generation"], "generation_after": after["generation"],
         "next_step_s": round(first["time"] - at, 3), "steps_lost": restart["steps_lost"],
         "step_s": round((steps[-1]["time"] - steps[0]["time"]) / (len(steps) - 1), 4),
