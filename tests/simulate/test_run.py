@@ -59,7 +59,7 @@ def run(port: int) -> Simulation:
     simulation = Simulation(f"http://127.0.0.1:{port}", "digits", ROWS, ("0",), 0.0)
     try:
         asyncio.run(simulation.run(schedule(POPULATION, len(ROWS)), asyncio.Event(), lambda _: None))
-    except* StageFailed as group:
+    except ExceptionGroup as group:
         raise group.exceptions[0] from None
     return simulation
 

@@ -200,8 +200,11 @@ def simulate_clients(recipe: Recipe, path: Path, url: str, population: Populatio
 
     try:
         asyncio.run(main())
-    except* EmberlineError as group:  # a task group wraps what its tasks raise; the first cause is what to tell
-        raise _first_cause(group) from None
+    except ExceptionGroup as group:  # a task group wraps what its tasks raise; the first cause is what to tell
+        known = group.subgroup(EmberlineError)  # not by `except*`, out of which early Pythons 3.11 raise a group again
+        if known is None:
+            raise
+        raise _first_cause(known) from None
     for line in _summary(simulation.tally):
         log.say(line)
     return simulation.tally
@@ -219,9 +222,9 @@ def _summary(tally: Tally) -> list[str]:
     return lines
 
 
-def _first_cause(group: BaseExceptionGroup[EmberlineError]) -> BaseException:
+def _first_cause(group: ExceptionGroup[EmberlineError]) -> EmberlineError:
     first = group.exceptions[0]
-    return _first_cause(first) if isinstance(first, BaseExceptionGroup) else first
+    return _first_cause(first) if isinstance(first, ExceptionGroup) else first
 
 
 def body_of(instance: Mapping[str, Any]) -> tuple[bytes, str]:
