@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Self
 
 import orjson
-from pydantic import ValidationError
 
 from emberline import storage
 from emberline.compare.assessment import Assessment, CostResult, MetricResult
+from emberline.compare.window import OfWindow, counted_since, read_of_window, variant_of
 from emberline.experiment import Experiment
-from emberline.paper import Frozen
 
 _HOUR_S = 3600
 _ENOUGH = 100  # requests of a variant, before anything is said of their cost
 
 
-class Usage(Frozen):
+class Usage(OfWindow):
     """Of one configuration.
 
     Attributes:
@@ -31,7 +30,6 @@ class Usage(Frozen):
         requests: by variant, meanwhile.
     """
 
-    config_version: str
     clocks: dict[str, float]
     counters: dict[str, int]
     cpu_s: dict[str, float] = {}
@@ -42,14 +40,14 @@ class Usage(Frozen):
         return cls(config_version=config_version, clocks=dict(clocks), counters=dict(counters))
 
     def read(self, clocks: Mapping[str, float], counters: Mapping[str, int]) -> Self:
-        """After another reading; a counter that fell is one of a restarted router, which began at 0."""
+        """After another reading."""
         cpu_s, requests = dict(self.cpu_s), dict(self.requests)
         for key, seconds in clocks.items():
             variant = key.partition("/")[0]
             cpu_s[variant] = cpu_s.get(variant, 0.0) + seconds - self.clocks.get(key, seconds)
         for key, counter in counters.items():
-            variant, before = key.partition("#")[0], self.counters.get(key, counter)
-            requests[variant] = requests.get(variant, 0) + (counter - before if counter >= before else counter)
+            variant, more = variant_of(key), counted_since(counter, self.counters.get(key, counter))
+            requests[variant] = requests.get(variant, 0) + more
         return type(self)(
             config_version=self.config_version,
             clocks=dict(clocks),
@@ -111,14 +109,7 @@ def usage_path(folder: Path, name: str) -> Path:
 
 def read_usage(folder: Path, experiment: Experiment) -> Usage | None:
     """Of the experiment's window; None where nothing was measured in it."""
-    path = usage_path(folder, experiment.name)
-    if experiment.window is None or not path.is_file():
-        return None
-    try:
-        found = Usage.model_validate(orjson.loads(path.read_bytes()))
-    except (orjson.JSONDecodeError, ValidationError):  # of another release: measured anew from here on
-        return None
-    return found if found.config_version == experiment.window.config_version else None
+    return read_of_window(usage_path(folder, experiment.name), Usage, experiment)
 
 
 def write_usage(folder: Path, name: str, usage: Usage) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 import orjson
-from pydantic import ValidationError
 
 from emberline import storage
+from emberline.compare.window import OfWindow, counted_since, read_of_window, variant_of
 from emberline.experiment import Experiment
 from emberline.paper import Frozen
 
@@ -27,7 +27,7 @@ class Count(Frozen):
     requests: dict[str, int]
 
 
-class Routed(Frozen):
+class Routed(OfWindow):
     """The counts of one configuration.
 
     Attributes:
@@ -35,25 +35,23 @@ class Routed(Frozen):
         counts: since the step began, oldest first: the newest settled one and those that are not settled yet.
     """
 
-    config_version: str
     last: dict[str, int]
     counts: tuple[Count, ...]
 
     @classmethod
     def begin(cls, config_version: str, counters: Mapping[str, int], now: float) -> Self:
-        zero = Count(at=now, requests=dict.fromkeys(map(_variant, counters), 0))
+        zero = Count(at=now, requests=dict.fromkeys(map(variant_of, counters), 0))
         return cls(config_version=config_version, last=dict(counters), counts=(zero,))
 
     def read(self, counters: Mapping[str, int], now: float) -> Self:
-        """After another reading; a counter that fell is one of a restarted router, which began at 0."""
+        """After another reading."""
         newest = self.counts[-1]
         if now - newest.at < _EVERY_S:
             return self
         requests = dict(newest.requests)
         for name, counter in counters.items():
-            before = self.last.get(name, 0)
-            more = counter - before if counter >= before else counter
-            requests[_variant(name)] = requests.get(_variant(name), 0) + more
+            variant, more = variant_of(name), counted_since(counter, self.last.get(name, 0))
+            requests[variant] = requests.get(variant, 0) + more
         settled = [count for count in self.counts if now - count.at >= SETTLED_S]
         kept = (*settled[-1:], *(count for count in self.counts if now - count.at < SETTLED_S))
         counts = (*kept, Count(at=now, requests=requests))
@@ -65,25 +63,13 @@ class Routed(Frozen):
         return found[-1].requests if found else None
 
 
-def _variant(counter: str) -> str:
-    """Of `variant` or `variant#1`, the counter of a router's second process."""
-    return counter.partition("#")[0]
-
-
 def routed_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.routed.json"
 
 
 def load_routed(folder: Path, experiment: Experiment) -> Routed | None:
     """The counts of the experiment's window; None where no router was asked in it."""
-    path = routed_path(folder, experiment.name)
-    if experiment.window is None or not path.is_file():
-        return None
-    try:
-        found = Routed.model_validate(orjson.loads(path.read_bytes()))
-    except (orjson.JSONDecodeError, ValidationError):  # of another release: counted anew from here on
-        return None
-    return found if found.config_version == experiment.window.config_version else None
+    return read_of_window(routed_path(folder, experiment.name), Routed, experiment)
 
 
 def read_routed(folder: Path, experiment: Experiment) -> dict[str, int] | None:

@@ -14,7 +14,7 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
-from emberline.train.failure import read_failure, take_fenced
+from emberline.train.failure import fenced, read_failure
 from emberline.train.hang import Hang, Watch
 from emberline.train.membership import Rendezvous
 from emberline.train.preemption import PEER_LOST, PREEMPTED
@@ -50,8 +50,10 @@ class WarmAgent(LocalElasticAgent):
         if dead:
             self._kill_workers()
             self._suspect(dead)
-            if (lost := self._lost_members()) and take_fenced(self._failures):
+            if (told := fenced(self._failures)) and (lost := self._lost_members()):
                 # a worker noticed before this agent did that the others go on without them: no failure of the run's
+                for path in told:
+                    path.unlink()
                 self._join_again(worker_group, lost)
                 return RunResult(state=WorkerState.HEALTHY)
         result: RunResult = super()._monitor_workers(worker_group)

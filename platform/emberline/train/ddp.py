@@ -33,8 +33,7 @@ class Distributed:
         rows = pieces[-1][1] - pieces[0][0]
         own = 0.0
         for piece, bounds in enumerate(pieces):
-            # DDP averages over ranks, so a rank with more rows than others weighs more
-            share = (bounds[1] - bounds[0]) * (world.size / total if rows < total else 1 / total)
+            share = share_of(bounds[1] - bounds[0], rows, total, world)
             seed_everything(shard_seed(job.seed, step, world.rank * self._accumulate + piece))
             # DDP exchanges within forwards and backwards
             waits = nullcontext() if world.size == 1 else world.pulse.during(Phase.EXCHANGE)
@@ -49,10 +48,7 @@ class Distributed:
         """This rank's part of the step's rows, piece by piece."""
         low, high = rank_bounds(self._job.batches.plan.num_rows_of(step), self._job.world)
         pieces = max(1, min(self._accumulate, (high - low) // FEWEST))
-        return [
-            (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces)
-            for piece in range(pieces)
-        ]
+        return divided(low, high, pieces)
 
     def _alone(self) -> AbstractContextManager[None]:
         """Without averaging over ranks, which the last piece does for all."""
@@ -64,3 +60,15 @@ def rank_bounds(rows: int, world: World) -> tuple[int, int]:
     if rows < FEWEST * world.size:
         return 0, rows
     return world.rank * rows // world.size, (world.rank + 1) * rows // world.size
+
+
+def divided(low: int, high: int, pieces: int) -> list[tuple[int, int]]:
+    """Balanced pieces of a range of rows."""
+    return [
+        (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces) for piece in range(pieces)
+    ]
+
+
+def share_of(rows: int, own: int, total: int, world: World) -> float:
+    """What a mean over `rows` of a rank's `own` weighs: ranks are averaged, so one with more rows weighs more."""
+    return rows * (world.size / total if own < total else 1 / total)

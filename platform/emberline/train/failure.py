@@ -32,11 +32,7 @@ def read_failure(folder: Path) -> EmberlineError | None:
     return None
 
 
-def take_fenced(folder: Path) -> bool:
-    """Whether all that was told is that a newer world trains this run; then it is told no more."""
+def fenced(folder: Path) -> list[Path]:
+    """What was told, where all of it is that a newer world trains this run; else nothing."""
     paths = list(folder.glob("rank-*.json"))
-    if not paths or not all(orjson.loads(path.read_bytes())["fenced"] for path in paths):
-        return False
-    for path in paths:
-        path.unlink()
-    return True
+    return paths if all(orjson.loads(path.read_bytes())["fenced"] for path in paths) else []

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from emberline.train.ddp import FEWEST, rank_bounds
+from emberline.train.ddp import FEWEST, divided, rank_bounds, share_of
 from emberline.train.gradients import Combined, Job, backward, forward_loss, seed_everything, shard_seed
 from emberline.train.pulse import Phase
 from emberline.train.state import Tensors
@@ -69,8 +69,7 @@ class Sharded:
         rows = pieces[-1][1] - pieces[0][0]
         own = 0.0
         for piece, bounds in enumerate(pieces):
-            # FSDP averages over ranks, so a rank with more rows than others weighs more
-            share = (bounds[1] - bounds[0]) * (world.size / total if rows < total else 1 / total)
+            share = share_of(bounds[1] - bounds[0], rows, total, world)
             seed_everything(shard_seed(job.seed, step, world.rank * self._accumulate + piece))
             model.set_requires_gradient_sync(piece == len(pieces) - 1)
             with world.pulse.during(Phase.EXCHANGE):  # both gather weights, so any rank may hold them up
@@ -87,10 +86,7 @@ class Sharded:
         low, high = rank_bounds(total, world)
         least = total if total < FEWEST * world.size else total // world.size
         pieces = max(1, min(self._accumulate, least // FEWEST))
-        return [
-            (low + piece * (high - low) // pieces, low + (piece + 1) * (high - low) // pieces)
-            for piece in range(pieces)
-        ]
+        return divided(low, high, pieces)
 
 
 def whole(tensors: Tensors, world: World) -> Tensors:

@@ -1,0 +1,40 @@
+"""What rollout keeps in a file for as long as an experiment's configuration stays: readers take it, or nothing."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from emberline.experiment import Experiment
+from emberline.paper import Frozen
+
+
+class OfWindow(Frozen):
+    """Belongs to one configuration of an experiment."""
+
+    config_version: str
+
+
+Kept = TypeVar("Kept", bound=OfWindow)
+
+
+def read_of_window(path: Path, kind: type[Kept], experiment: Experiment) -> Kept | None:
+    """Of the experiment's window; None where nothing was kept in it."""
+    if experiment.window is None or not path.is_file():
+        return None
+    try:
+        found = kind.model_validate(orjson.loads(path.read_bytes()))
+    except (orjson.JSONDecodeError, ValidationError):  # of another release: begun anew from here on
+        return None
+    return found if found.config_version == experiment.window.config_version else None
+
+
+def counted_since(counter: int, before: int) -> int:
+    """What a router's counter went up by; one that fell is of a restarted router, which began at 0."""
+    return counter - before if counter >= before else counter
+
+
+def variant_of(counter: str) -> str:
+    """Of `variant` or `variant#1`, the counter of a router's second process."""
+    return counter.partition("#")[0]
