@@ -17,6 +17,19 @@ def test_three_workers_of_which_one_is_killed_give_the_bits_of_one_worker(toy, u
     assert toy.weights() == undisturbed.weights()
 
 
+def test_a_worker_that_dies_between_snapshot_and_log_line_leaves_no_gap_in_the_losses(toy, undisturbed):
+    (toy.folder / "kill-0-8").touch()
+    with toy.world(1) as workers:
+        for worker in workers:
+            worker.join(150)
+    log = toy.run / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    last = max(index for index, line in enumerate(lines) if b'"event":"step"' in line)
+    log.write_bytes(b"".join(lines[:last]))
+    toy.train_world(1)
+    assert toy.losses() == undisturbed.losses()
+
+
 def test_the_printed_torchrun_line_trains_the_same_run(toy, undisturbed):
     output = undisturbed.train(workers=2)  # finished: reused, and nothing is started
     assert "trained before" in output

@@ -78,6 +78,7 @@ def check(training: Training, update: Update, step: int, combined: Combined) -> 
 def keep(training: Training, step: int, loss: float) -> None:
     """Snapshot, log and, when it is time, checkpoint of the step that was just done."""
     plan = training.job.batches.plan
+    training.learner.progress["loss"].fill_(loss)
     try:
         training.keeping.after_step(step + 1, epoch=plan.epoch_of(step), loss=loss, rows=plan.num_rows_of(step))
     except OSError as error:

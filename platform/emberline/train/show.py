@@ -77,7 +77,8 @@ class Show:
     def _step(self, event: dict[str, Any]) -> None:
         self._shown = max(self._shown, event["step"])
         if self._view is not None:
-            facts = {"loss": float(event["loss"]), "rows/s": float(event["samples_per_s"]), **self._facts}
+            pace = {"rows/s": float(event["samples_per_s"])} if "samples_per_s" in event else {}  # a late line has none
+            facts = {"loss": float(event["loss"]), **pace, **self._facts}
             self._view(self._shown, facts)
 
     def _say(self, text: str) -> None:

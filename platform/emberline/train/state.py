@@ -22,7 +22,7 @@ class Learner:
         keeps_best: whether the best weights so far are carried along, for early stopping.
 
     Attributes:
-        progress: counts and the best metric so far, as tensors of one number, changed in place.
+        progress: counts, the best metric so far and the last step's loss, as tensors of one number, changed in place.
         best: the best weights so far.
     """
 
@@ -38,6 +38,7 @@ class Learner:
             "bad_epochs": torch.tensor(0),
             "best_epoch": torch.tensor(0),
             "best_value": torch.tensor(float("nan"), dtype=torch.float64),
+            "loss": torch.tensor(float("nan"), dtype=torch.float64),
         }
         self.best: Tensors = _copies(self.evaluated.state_dict()) if keeps_best else {}
         self._settled: Tensors = {}

@@ -98,6 +98,11 @@ def anything_kept(events: Sequence[Event]) -> bool:
     return bool(told) and told[-1] == "step"
 
 
+def last_step(events: Sequence[Event]) -> int:
+    """The step of the last line about one; 0 before the first."""
+    return next((int(event["step"]) for event in reversed(since_anew(events)) if event["event"] == "step"), 0)
+
+
 def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | None:
     """What a restart cost, at the first step after it; None for a first start or one by a new launcher.
 
@@ -110,7 +115,6 @@ def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | 
     if not worlds or worlds[-1].get("launch") != world.get("launch"):
         return None
     steps = [event for event in before if event["event"] == "step"]
-    last_step = steps[-1]["step"] if steps else 0
     last_time = steps[-1]["time"] if steps else worlds[-1]["time"]
     step_time = steps[-1]["time"] - steps[-2]["time"] if len(steps) > 1 else 0.0
     return {
@@ -119,7 +123,7 @@ def restart_facts(before: Sequence[Event], world: Event, now: float) -> Event | 
         "source": world["source"],
         "world_size": world["world_size"],
         "seconds_lost": round(max(0.0, now - last_time - max(0.0, step_time)), 3),
-        "steps_lost": max(0, last_step - world["step"]),
+        "steps_lost": max(0, last_step(before) - world["step"]),
     }
 
 

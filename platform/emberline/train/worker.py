@@ -54,7 +54,7 @@ from emberline.train.pulse import Phase, Pulse
 from emberline.train.resume import Resumed, resume, resume_together
 from emberline.train.show import TrainingLog
 from emberline.train.straggler import Stragglers
-from emberline.train.summary import Event, restart_facts
+from emberline.train.summary import Event, last_step, restart_facts
 from emberline.train.teaching import teacher_digest
 from emberline.train.tracking import Tracking, require_trackers
 from emberline.train.world import TIMEOUT, PeerLost, World, join_world, leave_world
@@ -203,7 +203,7 @@ def _train(order: Order, preemption: Preemption) -> None:
         snapshot.sweep()
     together = settings.strategy == "fsdp2"
     resumed = resume_together(checkpoints, learner, world) if together else resume(run, checkpoints, learner, world)
-    restart = _tell_world(log, job, resumed, generation, order.launch)
+    restart = _tell_world(log, job, resumed, generation, order.launch, loss=float(learner.progress["loss"]))
     kept: Callable[..., Keeping | KeepingTogether] = (
         partial(KeepingTogether, preemption) if together else partial(Keeping, run)
     )
@@ -285,7 +285,7 @@ def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, ro
 
 
 def _tell_world(
-    log: RunLog, job: Job, resumed: Resumed, generation: int, launch: str
+    log: RunLog, job: Job, resumed: Resumed, generation: int, launch: str, *, loss: float
 ) -> Callable[[float], Event | None]:
     """Logs who trains now; returns what tells the cost of the restart, given the time of the first step after it."""
     world = job.world
@@ -293,6 +293,8 @@ def _tell_world(
     before = read_events(log.path) if log.path is not None else []
     for one in resumed.skipped:
         log.say(f"skipped {one.name}: {one.why}")
+    if resumed.step > last_step(before):  # its worker died between the snapshot and the line
+        log.event("step", step=resumed.step, epoch=job.batches.plan.epoch_of(resumed.step - 1), loss=loss)
     facts: Event = {
         "generation": generation, "world_size": world.size, "pids": pids, "hosts": sorted(set(hosts)),
         "launch": launch, "step": resumed.step, "source": resumed.source,
