@@ -72,6 +72,17 @@ def test_every_bit_flip_truncation_missing_and_foreign_file_is_caught(checkpoint
         (newest / "foreign").unlink(missing_ok=True)
 
 
+def test_a_whole_checkpoint_of_the_same_step_stays_in_its_place_and_a_damaged_one_is_replaced(checkpoints, tensors):
+    save(checkpoints, tensors, 10)
+    state = Path(checkpoints.location, "step-000010", "state.safetensors")
+    first = state.stat().st_ino
+    save(checkpoints, tensors, 10)
+    assert state.stat().st_ino == first
+    state.write_bytes(state.read_bytes()[:-1])
+    save(checkpoints, tensors, 10)
+    assert checkpoints.load_newest([]).step == 10
+
+
 def test_a_checkpoint_of_another_recipe_is_not_loaded(checkpoints, tensors, tmp_path):
     save(checkpoints, tensors, 10)
     skipped = []

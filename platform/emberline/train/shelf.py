@@ -10,7 +10,7 @@ from typing import Protocol
 
 from emberline import storage
 from emberline.errors import EmberlineError
-from emberline.paper import MANIFEST
+from emberline.paper import MANIFEST, read_manifest, verify_paper
 from emberline.train import fence
 
 _STAGING = ".staging-"
@@ -70,7 +70,11 @@ class FolderShelf:
             shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, paper: Path, generation: int) -> str:
-        fence.commit(self._run_folder, generation, paper, self._folder / paper.name)
+        target = self._folder / paper.name
+        if _holds(target, paper):  # replacing it takes two renames; overtaken between them, it would be nowhere
+            self.check(generation)
+        else:
+            fence.commit(self._run_folder, generation, paper, target)
         return paper.name
 
     @contextmanager
@@ -96,6 +100,16 @@ class FolderShelf:
     def sweep(self) -> None:
         for path in self._folder.glob(f"{_STAGING}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _holds(target: Path, paper: Path) -> bool:
+    """Whether a whole checkpoint of the same training and step is there already."""
+    new = read_manifest(paper)
+    try:
+        old = verify_paper(target, "checkpoint")
+    except EmberlineError:
+        return False
+    return (old.recipe, old.facts.get("step")) == (new.recipe, new.facts["step"])
 
 
 class ObjectShelf:
