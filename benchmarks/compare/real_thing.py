@@ -1,15 +1,24 @@
 """fp32 against int8 of the CIFAR-10 net, labels arriving late, from shadow to verdict by itself; and a wrong int8.
 
-Five trials are of the healthy int8; the sixth is of one calibrated to 8 bits that computes as on a CPU without the flag
-for it (`ONEDNN_MAX_CPU_ISA=AVX2`, in a TorchServe of its own), and must be stopped in shadow. The shadow's threshold is
-fixed beforehand: half again the healthy one's certified disagreement over a training shard, with the control's labels.
+The first trial is of an int8 calibrated to 8 bits that computes as on a CPU without the flag for it
+(`ONEDNN_MAX_CPU_ISA=AVX2`, in a TorchServe of its own), and must be stopped in shadow. Its probe allows any answer, so
+that nothing before the shadow can find it. The other five are of the healthy int8: five times the same two archives
+with other clients, of whom each label comes five seconds after its answer.
 
-What is trained and compiled is kept in `EMBERLINE_REAL_THING` (a folder; by default beside temporary files) and taken
-from there again. CIFAR-10 as Parquet is named by `EMBERLINE_CIFAR10`; a trained run `runs/cifar10` there is reused.
+What the experiments ask for is fixed beforehand, by a shadow of the healthy one over a training shard that the net was
+not trained on: the threshold of the shadow is half again the disagreement certified there. `emberline plan` is told
+that traffic, and names the units for one margin after the other; the narrowest whose units come in minutes is taken.
+Guardrails are errors alone, and no latency: trials run on machines that others work on.
+
+Rows come from `data/cifar10` (or `$EMBERLINE_DATA/cifar10`). What is trained, compressed and fixed is kept in
+`$EMBERLINE_REAL_THING`, by default a folder among temporary files, and taken from there again. The net is trained for
+`$EMBERLINE_REAL_THING_EPOCHS` epochs, 20 by default.
 """
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,34 +33,61 @@ from emberline import process
 from emberline.experiment import Status, load_experiment
 from emberline.rollout.audit import read_audit
 
-TARGET = "five healthy runs not stopped; the int8 without reduced range stopped in shadow"
+TARGET = "five healthy runs come to a verdict and none is stopped; the int8 without reduced range is stopped in shadow"
 TRIALS = 6
+SICK = 0
 ROOT = Path(__file__).parents[2]
-MADE = Path(os.environ.get("EMBERLINE_REAL_THING", Path(tempfile.gettempdir()) / "emberline-real-thing"))
-DATA = Path(os.environ.get("EMBERLINE_CIFAR10", ROOT.parent / "shared/data/cifar10"))
+MADE = Path(os.environ.get("EMBERLINE_REAL_THING", Path(tempfile.gettempdir()) / "emberline-real-thing")).resolve()
+DATA = Path(os.environ.get("EMBERLINE_DATA", ROOT / "data")).resolve() / "cifar10"
 EPOCHS = os.environ.get("EMBERLINE_REAL_THING_EPOCHS", "20")
-RATE, UNITS, MARGIN = 40, 6000, -0.03
-_WRONG = "import emberline.compress.target as t; t.Target.reduce_range = property(lambda self: False)"
+RATE, LABEL_DELAY = 40, "5s"
+PAIRS_BEFOREHAND, HALF_AGAIN = 4000, 1.5
+MARGINS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05)
+UNITS_AT_MOST = 12_000  # five minutes of clients of whom none comes twice
+_TIMEOUT_S = 24 * 60  # the steps' longest waits, and the start of the servers
+_WRONG = """
+import emberline.compress.probe, emberline.compress.target
+emberline.compress.target.Target.reduce_range = property(lambda self: False)
+emberline.compress.probe._ROOM = 1e9
+"""
 _TERMINAL = {"Shipped", "RolledBack", "Invalid"}
 
 
 def trial(folder: Path, number: int) -> dict[str, Any]:
     prepare()
-    sick = number == TRIALS - 1
-    threshold = fix_threshold(folder / "threshold")
-    status, audit = compete(folder / "run", sick=sick, seed=number, threshold=threshold)
+    terms = fix_terms()
+    sick = number == SICK
+    experiment = _experiment({"disagreement_below": terms["threshold"]}, terms["margin"], terms["planned_units"])
+    clients = ["--units", 2 * terms["planned_units"], "--seed", number]
+    status, audit = compete(folder / "run", experiment, clients, sick=sick)
     return {
         "sick": sick,
-        "threshold": threshold,
+        "epochs": terms["epochs"],
+        "threshold": terms["threshold"],
+        "pairs_beforehand": terms["pairs"],
+        "plan": {name: terms[name] for name in ("command", "margin", "planned_units", "output")},
         "phase": status.phase,
         "step": status.step,
         "reason": status.reason,
-        "decisions": [line["event"] for line in audit],
+        "seconds": round(status.since - status.began, 1),
+        "decisions": [_decision(line) for line in audit],
     }
 
 
+def _decision(line: dict[str, Any]) -> dict[str, Any]:
+    look = line["assessment"] or {}
+    units = sum(arm["units"] for arm in look.get("arms", ()))
+    return {"event": line["event"], "phase": line["status"]["phase"], "reason": line["reason"], "units": units}
+
+
 def prepare() -> None:
-    """Trains, compresses twice, archives; whatever is there already stays."""
+    """Trains, compresses twice, archives; whatever is there already stays.
+
+    Raises:
+        FileNotFoundError: the rows are not there.
+    """
+    if not DATA.is_dir():
+        raise FileNotFoundError(f"{DATA} is not there; name the folder that has cifar10/ in EMBERLINE_DATA")
     recipe = MADE / "cifar10.yaml"
     if not recipe.is_file():
         MADE.mkdir(parents=True, exist_ok=True)
@@ -62,7 +98,7 @@ def prepare() -> None:
         document["compress"]["artifacts"]["int8"].pop("gates", None)
         document["compress"]["artifacts"]["int8"].pop("fallbacks", None)
         document["data"]["arguments"] |= {
-            "train": str(DATA / "train-0000[0-3]*.parquet"),  # the last shard fixes the threshold
+            "train": str(DATA / "train-0000[0-3]*.parquet"),  # the last shard fixes the terms
             "test": str(DATA / "test.parquet"),
         }
         document["train"]["epochs"] = int(EPOCHS)
@@ -72,56 +108,75 @@ def prepare() -> None:
         if (store / "done").is_file():
             continue
         if kind == "sick" and not (runs / "cifar10").is_dir():
-            runs.mkdir()
-            subprocess.run(["cp", "-r", str(MADE / "runs-healthy/cifar10"), str(runs)], check=True)
-            for artifact in ("fp32", "int8"):
-                subprocess.run(["rm", "-rf", str(runs / "cifar10/artifacts" / artifact)], check=True)
-            subprocess.run(["rm", "-rf", str(runs / "cifar10/stages")], check=True)
+            shutil.copytree(MADE / "runs-healthy/cifar10", runs / "cifar10", symlinks=True)
+            for made in ("artifacts/fp32", "artifacts/int8", "stages"):
+                shutil.rmtree(runs / "cifar10" / made)
         for verb in ("train", "compress"):
             _emberline(verb, recipe, "--runs", runs, patch=patch)
         _emberline("archive", recipe, "--runs", runs, "--store", store, "--keys", MADE / "keys", patch=patch)
         (store / "done").touch()
 
 
-def fix_threshold(folder: Path) -> float:
-    """From the healthy one, over a shard that neither training nor the runs below have."""
-    path = MADE / "threshold.json"
+def fix_terms() -> dict[str, Any]:
+    """Threshold, margin and units, from the healthy one over a shard that neither training nor the trials have."""
+    path, folder = MADE / "terms.json", MADE / "beforehand"
     if not path.is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
         shard = next(iter(sorted(DATA.glob("train-00004*.parquet"))))
-        _, audit = compete(folder, sick=False, seed=99, threshold=0.5, test=shard, only_shadow=True)
+        experiment = _experiment({"disagreement_below": 0.5, "min_units": PAIRS_BEFOREHAND}, -MARGINS[0], None)
+        clients = ["--units", UNITS_AT_MOST, "--seed", 99, "--set", f"data.arguments.test={shard}"]
+        _, audit = compete(folder, experiment, clients, sick=False, only_shadow=True)
         pairs = next(line["assessment"]["pairs"] for line in audit if line["event"] == "advance")
-        path.write_text(json.dumps({"threshold": round(1.5 * pairs["upper"], 4), "pairs": pairs}))
-    return float(json.loads(path.read_text())["threshold"])
+        threshold = round(HALF_AGAIN * pairs["upper"], 4)
+        epochs = yaml.safe_load((MADE / "cifar10.yaml").read_text())["train"]["epochs"]
+        known = {"epochs": epochs, "threshold": threshold, "pairs": pairs}
+        path.write_text(json.dumps({**known, **plan(folder, threshold, pairs["rate"])}))
+    terms: dict[str, Any] = json.loads(path.read_text())
+    return terms
+
+
+def plan(folder: Path, threshold: float, disagreement: float) -> dict[str, Any]:
+    """The narrowest margin that few enough units prove, with what `emberline plan` said of it."""
+    for margin in MARGINS:
+        document = _experiment({"disagreement_below": threshold}, -margin, None)
+        (folder / "planned.yaml").write_text(yaml.safe_dump(document))
+        options = ["planned.yaml", "--data", "data", "--difference", "0", "--disagreement", f"{disagreement:.4f}"]
+        command = [sys.executable, "-m", "emberline.cli", "plan", *options]
+        wide = {**os.environ, "COLUMNS": "120"}
+        said = subprocess.run(command, cwd=folder, env=wide, check=True, capture_output=True, text=True).stdout
+        found = re.search(r"^planned_units: (\d+) ", said, re.MULTILINE)
+        assert found is not None, said
+        if int(found[1]) <= UNITS_AT_MOST:
+            lines = [line.strip() for line in said.splitlines() if line.strip(" ─")]
+            told = {"command": " ".join(["emberline", "plan", *options]), "output": lines}
+            return {"margin": -margin, "planned_units": int(found[1]), **told}
+    raise RuntimeError(f"no margin up to {MARGINS[-1]} can be proved by {UNITS_AT_MOST} units")
 
 
 def compete(
-    folder: Path, *, sick: bool, seed: int, threshold: float, test: Path | None = None, only_shadow: bool = False
+    folder: Path, experiment: dict[str, Any], clients: list[Any], *, sick: bool, only_shadow: bool = False
 ) -> tuple[Status, list[dict[str, Any]]]:
     """One experiment on a stack of its own, until it has ended (or has left its shadow)."""
     experiments = folder / "state/experiments"
     experiments.mkdir(parents=True)
-    document = _experiment(threshold)
     path = experiments / "real-thing.yaml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(experiment))
     with _stack(folder, sick=sick) as (url, children):
-        recipe = MADE / "cifar10.yaml"
-        settings = [] if test is None else ["--set", f"data.arguments.test={test}"]
-        traffic = ["--rate", RATE, "--units", UNITS, "--seed", seed, "--label-delay", "5s", "--duration", "20m"]
-        command = ["simulate", recipe, "--url", url, *traffic, *settings]
-        clients = _start("simulate", folder, command)
-        children.append(clients)
+        traffic = ["--rate", RATE, "--label-delay", LABEL_DELAY, "--duration", "1h", *clients]
+        simulator = _start("simulate", folder, ["simulate", MADE / "cifar10.yaml", "--url", url, *traffic])
+        children.append(simulator)
 
         def over() -> bool:
-            assert clients.poll() in (None, 0), (folder / "simulate.log").read_text()[-2000:]
+            assert simulator.poll() is None, (folder / "simulate.log").read_text()[-2000:]
             status = load_experiment(path).status
             return status.phase in _TERMINAL or (only_shadow and status.phase == "Ramping")
 
-        process.wait_until(over, 1200, "a verdict", every_s=0.5)
+        process.wait_until(over, _TIMEOUT_S, "a verdict", every_s=0.5)
     return load_experiment(path).status, read_audit(experiments, "real-thing")
 
 
-def _experiment(threshold: float) -> dict[str, Any]:
-    """Weights as people ramp; margin as `emberline plan --baseline 0.85 --difference 0.0` affords at this rate."""
+def _experiment(shadow_until: dict[str, Any], margin: float, planned_units: int | None) -> dict[str, Any]:
+    """The whole ramp; without planned units as `emberline plan` is asked."""
     return {
         "apiVersion": "emberline.dev/v1",
         "kind": "Experiment",
@@ -129,14 +184,14 @@ def _experiment(threshold: float) -> dict[str, Any]:
         "spec": {
             "model": "cifar10",
             "variants": [{"name": "int8", "version": "1.1"}, {"name": "fp32", "version": "1.0", "control": True}],
-            "primary": {"metric": "correct", "margin": MARGIN},
+            "primary": {"metric": "correct", "margin": margin},
             "guardrails": [{"metric": "error", "max_increase": 0.02}],
             "ramp": [
-                {"shadow": 1.0, "until": {"disagreement_below": threshold, "max_wait": "10m"}},
-                {"weight": 1000, "until": {"min_units": 500, "max_wait": "10m"}},
-                {"weight": 5000, "until": {"max_wait": "15m"}},
+                {"shadow": 1.0, "until": {**shadow_until, "max_wait": "5m"}},
+                {"weight": 1000, "until": {"min_units": 500, "max_wait": "5m"}},
+                {"weight": 5000, "until": {"max_wait": "12m"}},
             ],
-            "planned_units": 6000,
+            **({} if planned_units is None else {"planned_units": planned_units}),
         },
     }
 
@@ -202,12 +257,17 @@ def _emberline(*arguments: Any, patch: str = "") -> None:
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
     healthy = [trial for trial in trials if not trial["sick"]]
     sick = [trial for trial in trials if trial["sick"]]
-    stopped = sum(trial["phase"] != "Shipped" and trial["reason"].startswith("stop") for trial in healthy)
-    found = sum(trial["phase"] == "RolledBack" and trial["step"] == 0 for trial in sick)
-    said = {
+    phases = [trial["phase"] for trial in healthy]
+    stopped = sum(trial["reason"].startswith("stop") for trial in healthy)
+    invalid = phases.count("Invalid")
+    found = sum(trial["step"] == 0 and trial["reason"].startswith("stop") for trial in sick)
+    return {
         "healthy": len(healthy),
         "healthy_stopped": stopped,
-        "shipped": sum(t["phase"] == "Shipped" for t in healthy),
+        "shipped": phases.count("Shipped"),
+        "inconclusive": len(healthy) - stopped - invalid - phases.count("Shipped"),
+        "invalid": invalid,
+        "sick": len(sick),
+        "sick_stopped_in_shadow": found,
+        "reached": len(healthy) == TRIALS - 1 and not stopped and not invalid and found == len(sick) == 1,
     }
-    reached = len(healthy) == 5 and not stopped and found == len(sick) == 1
-    return {**said, "sick": len(sick), "sick_stopped_in_shadow": found, "reached": reached}
