@@ -1,0 +1,36 @@
+"""Spans of time as people write them: 90s, 10m, 2h or 7d."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from emberline.errors import InvalidSetting
+
+_AS_DURATION = "a number with s, m, h or d: 90s, 10m, 2h or 7d"
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError("a duration such as 90s, 2h or 7d is required")
+
+
+def parse_duration(text: str, place: str) -> float:
+    """Seconds of an option such as 90s, 10m, 2h or 7d.
+
+    Raises:
+        InvalidSetting: it is none.
+    """
+    try:
+        return float(_seconds(text))
+    except ValueError as error:
+        raise InvalidSetting("command line", place, text, "a duration", hint=_AS_DURATION) from error
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""Seconds, written in YAML as 90s, 10m, 2h or 7d."""
