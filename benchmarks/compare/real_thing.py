@@ -40,10 +40,10 @@ ROOT = Path(__file__).parents[2]
 MADE = Path(os.environ.get("EMBERLINE_REAL_THING", Path(tempfile.gettempdir()) / "emberline-real-thing")).resolve()
 DATA = Path(os.environ.get("EMBERLINE_DATA", ROOT / "data")).resolve() / "cifar10"
 EPOCHS = os.environ.get("EMBERLINE_REAL_THING_EPOCHS", "20")
-RATE, LABEL_DELAY = 40, "5s"
+RATE, LABEL_DELAY = 30, "5s"
 PAIRS_BEFOREHAND, HALF_AGAIN = 4000, 1.5
 MARGINS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05)
-UNITS_AT_MOST = 12_000  # five minutes of clients of whom none comes twice
+UNITS_AT_MOST = 9_000  # five minutes of clients of whom none comes twice
 _TIMEOUT_S = 24 * 60  # the steps' longest waits, and the start of the servers
 _WRONG = """
 import emberline.compress.probe, emberline.compress.target
