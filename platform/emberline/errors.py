@@ -4,6 +4,7 @@
     ├── InvalidSetting        a value of a recipe, an experiment or an option that cannot be used
     │   ├── InvalidFile       a file of settings that cannot be read at all
     │   ├── InvalidCombination  values that are fine alone and break a rule together
+    │   ├── InvalidOption     an option of the command line, which then exits with 2: wrong usage
     │   ├── MissingKey        a key without a default that is not given
     │   └── UnknownKey        a key no model knows; names the nearest one that is known
     ├── MissingFile           a file or folder that should be there
@@ -78,6 +79,10 @@ class UnknownKey(InvalidSetting):
             hint=f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}",
         )
         self.key, self.got, self.required = key, key, "a known key"
+
+
+class InvalidOption(InvalidSetting):
+    """An option's value cannot be used; the place is the verb, or `command line`."""
 
 
 class MissingKey(InvalidSetting):

@@ -12,7 +12,7 @@ from cyclopts.exceptions import CycloptsError
 from rich.console import Console
 
 from emberline import __version__
-from emberline.errors import EmberlineError
+from emberline.errors import EmberlineError, InvalidOption
 
 # verb → its module's function; the order is the order of the help
 VERBS = {
@@ -79,7 +79,7 @@ def main() -> None:
         sys.exit(2)
     except EmberlineError as error:
         _print_error(str(error).partition("\nhint: ")[0], hint=error.hint)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, InvalidOption) else 1)
     except OSError as error:
         from emberline.cli.refusals import told
 

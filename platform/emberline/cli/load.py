@@ -44,7 +44,7 @@ def load(
     from rich.console import Console
     from rich.table import Table
 
-    from emberline.errors import InvalidSetting
+    from emberline.errors import InvalidOption, InvalidSetting
     from emberline.load import bodies, drive, latency
     from emberline.load.connection import Target
     from emberline.recipe import load_recipe
@@ -53,7 +53,7 @@ def load(
     if rate <= 0 or seconds <= 0:
         got = f"{rate:g} and {seconds:g}"
         hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
-        raise InvalidSetting("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
+        raise InvalidOption("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
     known = None if files and model else load_recipe(path := find_recipe(recipe), settings)
     if model is None:
         if known is None or known.archive is None:

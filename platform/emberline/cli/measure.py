@@ -27,13 +27,13 @@ def measure(
         input_: Type and shape of one row, such as float32:3x224x224, for random rows in place of the probes; repeat it
             for several inputs.
     """
-    from emberline.errors import InvalidSetting
+    from emberline.errors import InvalidOption
     from emberline.measure.artifacts import measure_artifacts
 
     for option, values in (("--rounds", (rounds,)), ("--batch-size", batch_size), ("--threads", (threads,))):
         if min(values) < 1:
             hint = "leave it out for the default that --help shows"
-            raise InvalidSetting("emberline measure", option, min(values), "1 or more", hint=hint)
+            raise InvalidOption("emberline measure", option, min(values), "1 or more", hint=hint)
     measure_artifacts(
         artifacts, rounds=rounds, batch_sizes=batch_size, threads=threads, compiled=compiled, inputs=input_
     )

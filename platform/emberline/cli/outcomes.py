@@ -12,13 +12,13 @@ def outcomes(*files: Path, data: Path = Path("data")) -> None:
         files: Parquet files with the columns event_id, unit, metric, value, and request_id and time where known.
         data: Folder of exposures and outcomes.
     """
-    from emberline.errors import InvalidSetting
+    from emberline.errors import InvalidOption
     from emberline.route.warehouse import take_outcomes
     from emberline.runlog import RunLog
 
     if not files:
         hint = "emberline outcomes labels.parquet"
-        raise InvalidSetting("emberline outcomes", "files", None, "at least one Parquet file", hint=hint)
+        raise InvalidOption("emberline outcomes", "files", None, "at least one Parquet file", hint=hint)
     log = RunLog()
     for path in files:
         log.say(f"{path}: {take_outcomes(path, data):,} outcomes taken")

@@ -30,7 +30,7 @@ def simulate(
         label_delay: How long after an answer its label is sent, such as 2s or 5m.
         duration: How long to go on, such as 60s or 10m.
     """
-    from emberline.errors import InvalidSetting
+    from emberline.errors import InvalidOption
     from emberline.experiment import parse_duration
     from emberline.recipe import load_recipe
     from emberline.simulate.run import simulate_clients
@@ -38,9 +38,12 @@ def simulate(
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, settings)
-    for name, value in (("rate", rate), ("units", units)):
+    for option, value, hint in (
+        ("--rate", rate, "100 sends a hundred requests a second, on average"),
+        ("--units", units, "5000 has as many different units ask"),
+    ):
         if value <= 0:
-            raise InvalidSetting("command line", f"--{name}", value, "a number above 0")
+            raise InvalidOption("simulate", option, value, "a number above 0", hint=hint)
     population = Population(
         seed=seed,
         rate=rate,

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from emberline.compare.metrics import MIN_UNITS, planned_units
 from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin
 from emberline.compare.traffic import Traffic
-from emberline.errors import InvalidSetting
+from emberline.errors import InvalidOption
 from emberline.experiment import TOTAL_WEIGHT, Experiment
+
+_OR_DATA = "--data takes it from recent traffic"
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,25 @@ def plan_experiment(
     """Plans the last step of the ramp, which asks the primary, and each shadow before it.
 
     Raises:
-        InvalidSetting: the metric needs another option, or no number of units could decide.
+        InvalidOption: the metric needs another option, or no number of units could decide.
     """
     spec = experiment.spec
     place = f"experiment {experiment.name}"
     if not 0 < power < 1:
-        raise InvalidSetting("plan", "--power", power, "a probability between 0 and 1")
+        hint = "with 0.8, 4 of 5 such experiments end with a decision"
+        raise InvalidOption("plan", "--power", power, "a probability between 0 and 1", hint=hint)
     distance = abs(difference - spec.primary.margin)
     if not distance:
         hint = f"with margin {spec.primary.margin:g}, plan for another --difference, or give the experiment a margin"
-        raise InvalidSetting(place, "--difference", difference, "a difference other than the margin", hint=hint)
+        raise InvalidOption(place, "--difference", difference, "a difference other than the margin", hint=hint)
     variance = _variance(place, spec.primary.kind, baseline, deviation)
     share = (spec.ramp[-1].weight or 0) / TOTAL_WEIGHT
     limits = [step.until.disagreement_below for step in spec.ramp if step.shadow and step.until.disagreement_below]
     for limit in limits:
         if expected_disagreement >= limit:
             required = f"less than the shadow's limit {limit:g}"
-            raise InvalidSetting(place, "--disagreement", expected_disagreement, required)
+            hint = "a version that disagrees as often as that is never let through"
+            raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=hint)
     alpha = spec.alpha
     return Plan(
         experiment=experiment.name,
@@ -89,12 +93,13 @@ def from_traffic(
 def _variance(place: str, kind: str, baseline: float, deviation: float | None) -> float:
     if kind == "mean":
         if deviation is None or deviation <= 0:
-            raise InvalidSetting(place, "--deviation", deviation, "the standard deviation of a unit's value")
+            required = "the standard deviation of a unit's value"
+            raise InvalidOption(place, "--deviation", deviation, required, hint=_OR_DATA)
         return deviation**2
     if deviation is not None:
-        raise InvalidSetting(
+        raise InvalidOption(
             place, "--deviation", deviation, f"nothing for a metric of kind {kind}", hint="use --baseline"
         )
     if not 0 < baseline < 1:
-        raise InvalidSetting(place, "--baseline", baseline, "a rate between 0 and 1")
+        raise InvalidOption(place, "--baseline", baseline, "a rate between 0 and 1", hint=_OR_DATA)
     return baseline * (1 - baseline)

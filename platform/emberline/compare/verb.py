@@ -14,7 +14,7 @@ from emberline.compare.observe import observe
 from emberline.compare.report import write_report
 from emberline.compare.routed import read_routed
 from emberline.compare.spark import observe_by_spark
-from emberline.errors import InvalidSetting, MissingFile
+from emberline.errors import InvalidOption, InvalidSetting, MissingFile
 from emberline.experiment import Experiment, Segment, load_experiment, status_path
 from emberline.recipe import read_yaml
 
@@ -68,12 +68,12 @@ def parse_segment(text: str) -> Segment:
     """A segment from `metric > number`, `metric <= number`, or both: `age > 18 <= 30`.
 
     Raises:
-        InvalidSetting: it is none.
+        InvalidOption: it is none.
     """
     match = _SEGMENT.match(text.strip())
     if match is None or match["above"] is match["at_most"] is None:
         required = "`metric > number`, `metric <= number` or both"
-        raise InvalidSetting("compare", "--segment", text, required, hint='--segment "tenure_days > 30"')
+        raise InvalidOption("compare", "--segment", text, required, hint='--segment "tenure_days > 30"')
     bounds = {name: float(match[name]) for name in ("above", "at_most") if match[name] is not None}
     name = "-".join(re.findall(r"[a-z0-9]+", text.lower().replace("<=", "to").replace(">", "above")))[:40].strip("-")
     return Segment(name=name, metric=match["metric"], **bounds)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from emberline.errors import InvalidSetting
+from emberline.errors import InvalidOption
 
 _AS_DURATION = "a number with s, m, h or d: 90s, 10m, 2h or 7d"
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|d)$")
@@ -24,12 +24,12 @@ def parse_duration(text: str, place: str) -> float:
     """Seconds of an option such as 90s, 10m, 2h or 7d.
 
     Raises:
-        InvalidSetting: it is none.
+        InvalidOption: it is none.
     """
     try:
         return float(_seconds(text))
     except ValueError as error:
-        raise InvalidSetting("command line", place, text, "a duration", hint=_AS_DURATION) from error
+        raise InvalidOption("command line", place, text, "a duration", hint=_AS_DURATION) from error
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emberline.artifact import DESCRIPTION, read_artifact
-from emberline.errors import EmberlineError, InvalidSetting
+from emberline.errors import EmberlineError, InvalidOption
 from emberline.measure.session import Candidate, Measured, ModuleCandidate, measure
 from emberline.measure.table import print_table
 from emberline.runlog import RunLog
@@ -82,7 +82,8 @@ def _random_row(text: str) -> NDArray[np.generic]:
     """One row of random values, the same at every call."""
     matched = _INPUT.fullmatch(text)
     if matched is None:
-        raise InvalidSetting("--input", "value", text, "dtype:shape of one row, such as float32:3x224x224")
+        hint = "such as float32:3x224x224"
+        raise InvalidOption("measure", "--input", text, "dtype:shape of one row", hint=hint)
     shape, random = (1, *map(int, matched["shape"].split("x"))), np.random.default_rng(_SEED)
     if matched["dtype"] == "float32":
         return random.standard_normal(shape, np.float32)

@@ -13,7 +13,7 @@ import orjson
 
 from emberline import storage
 from emberline.compare.jsonlines import append_line
-from emberline.errors import CorruptPaper, InvalidSetting
+from emberline.errors import CorruptPaper, InvalidOption
 from emberline.experiment import Deployed, Experiment, deployed_path, load_deployed
 from emberline.paper import Frozen
 from emberline.recipe import Name, Version
@@ -68,13 +68,13 @@ def rollback_of(folder: Path, model: str, reason: str) -> Wish:
     """The wish that brings back what answered before the last deployment.
 
     Raises:
-        InvalidSetting: nothing was deployed, or nobody knows what answered before.
+        InvalidOption: nothing was deployed, or nobody knows what answered before.
     """
     path = deployed_path(folder, model)
     deployed = load_deployed(path) if path.is_file() else None
     if deployed is None or not deployed.previous:
         required = "a model with a version that was deployed in another's place"
-        raise InvalidSetting("rollout", "--rollback", model, required, hint="--deploy MODEL@VERSION names one")
+        raise InvalidOption("rollout", "--rollback", model, required, hint="--deploy MODEL@VERSION names one")
     return Wish(model=model, version=deployed.previous, reason=reason, previous=deployed.version)
 
 

@@ -5,10 +5,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from emberline.errors import InvalidSetting, MissingFile
-from emberline.experiment import Duration, load_experiment
+from emberline.errors import InvalidOption, MissingFile
+from emberline.experiment import load_experiment, parse_duration
 from emberline.recipe import parse_model
 from emberline.rollout.deployments import Wish, leave_wish, rollback_of
 from emberline.rollout.loop import Rollout
@@ -33,11 +31,13 @@ def run(
     """Runs the controller until SIGTERM or Ctrl-C, or until all is done.
 
     Raises:
-        InvalidSetting: the interval is no duration.
+        InvalidOption: the interval is no duration, or none above 0.
         MissingFile: the folder of experiments is not there, and no cluster has them.
         EmberlineError: another controller has this folder.
     """
-    interval_s = _duration(interval)
+    interval_s = parse_duration(interval, "--interval")
+    if interval_s <= 0:
+        raise InvalidOption("rollout", "--interval", interval, "more than 0", hint="1s looks every second")
     if namespace is None and not experiments.is_dir():
         raise MissingFile(
             experiments, "the folder of experiments", hint="`emberline up` makes it; name another by --experiments"
@@ -59,19 +59,19 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
     """Leaves a request for the controller.
 
     Raises:
-        InvalidSetting: not exactly one wish, no reason, or a force without its target.
+        InvalidOption: not exactly one wish, no reason, or a force without its target.
         MissingFile: there is no such experiment.
     """
     if len(wishes) != 1:
-        raise InvalidSetting("rollout", "--pause, --resume, --abort, --force", sorted(wishes), "exactly one of them")
-    if not reason:
-        raise InvalidSetting("rollout", "--reason", reason, "a reason for the audit log")
+        options, hint = "--pause, --resume, --abort, --force", "each with the name of an experiment"
+        raise InvalidOption("rollout", options, sorted(wishes), "exactly one of them", hint=hint)
+    why = _given(reason)
     ((action, name),) = wishes.items()
     path = experiments / f"{name}.yaml"
     if not path.is_file():
         raise MissingFile(path, "the experiment")
     _check_target(action, target, len(load_experiment(path).spec.ramp))
-    leave_request(experiments, name, action, reason, target)
+    leave_request(experiments, name, action, why, target)
     RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
 
 
@@ -79,35 +79,36 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
     """Leaves a request for a version to answer without an experiment, or for the one before it.
 
     Raises:
-        InvalidSetting: no MODEL@VERSION, no reason, both wishes at once, or nothing to roll back to.
+        InvalidOption: no MODEL@VERSION, no reason, both wishes at once, or nothing to roll back to.
     """
     if deploy is not None and rollback is not None:
-        raise InvalidSetting("rollout", "--deploy and --rollback", "both", "one of them")
-    if not reason:
-        raise InvalidSetting("rollout", "--reason", reason, "a reason for the audit log")
+        hint = "--rollback brings back what the last --deploy replaced"
+        raise InvalidOption("rollout", "--deploy and --rollback", "both", "one of them", hint=hint)
+    why = _given(reason)
     if rollback is not None:
-        wish = rollback_of(experiments, rollback, reason)
+        wish = rollback_of(experiments, rollback, why)
     else:
         model, at, version = (deploy or "").partition("@")
         if not (at and model and version):
-            raise InvalidSetting("rollout", "--deploy", deploy, "MODEL@VERSION")
-        wish = parse_model(Wish, {"model": model, "version": version, "reason": reason}, Path("rollout --deploy"))
+            raise InvalidOption("rollout", "--deploy", deploy, "MODEL@VERSION", hint="such as digits@1.1")
+        wish = parse_model(Wish, {"model": model, "version": version, "reason": why}, Path("rollout --deploy"))
     leave_wish(experiments, wish)
     RunLog().say(f"{wish.model}: {wish.version} is asked for; a running rollout puts it in force at its next look")
+
+
+def _given(reason: str | None) -> str:
+    if not reason:
+        hint = '--reason "known good": months later it is all that tells why'
+        raise InvalidOption("rollout", "--reason", reason, "a reason for the audit log", hint=hint)
+    return reason
 
 
 def _check_target(action: Action, target: str | None, num_steps: int) -> None:
     if action != "force":
         if target is not None:
-            raise InvalidSetting("rollout", "--to", target, f"nothing with --{action}", hint="it belongs to --force")
+            raise InvalidOption("rollout", "--to", target, f"nothing with --{action}", hint="it belongs to --force")
         return
     steps = [str(number) for number in range(2, num_steps + 1)]
     if target not in {SHIP, *steps}:
-        raise InvalidSetting("rollout", "--to", target, " or ".join([*steps, SHIP]))
-
-
-def _duration(text: str) -> float:
-    try:
-        return float(TypeAdapter(Duration).validate_python(text))
-    except ValidationError:
-        raise InvalidSetting("rollout", "--interval", text, "a duration such as 1s or 5m") from None
+        hint = "steps are counted from 1, and the first is where each experiment begins"
+        raise InvalidOption("rollout", "--to", target, " or ".join([*steps, SHIP]), hint=hint)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from emberline.errors import InvalidFile, InvalidSetting, MissingFile
+from emberline.errors import InvalidFile, InvalidOption, InvalidSetting, MissingFile
 from emberline.recipe import read_yaml
 from emberline.route.clusters import TYPE
 from emberline.route.settings import CLAIM_HEADER, Edge, Tls, Tokens
@@ -45,11 +45,12 @@ def read_tls(certificate: Path | None, key: Path | None) -> Tls | None:
     """None without either.
 
     Raises:
-        InvalidSetting: one without the other.
+        InvalidOption: one without the other.
     """
     if certificate is None or key is None:
         if certificate is not key:
-            raise InvalidSetting("route", "--tls-cert and --tls-key", "one of them", "both or neither")
+            hint = "a certificate and its key are two files"
+            raise InvalidOption("route", "--tls-cert and --tls-key", "one of them", "both or neither", hint=hint)
         return None
     return Tls(certificate, key)
 
@@ -58,20 +59,22 @@ def read_tokens(jwks: Path | None, issuer: str | None, audience: str | None, cla
     """None without a file of keys.
 
     Raises:
-        InvalidSetting: a file without an issuer, or the other way round.
+        InvalidOption: a file without an issuer, or the other way round.
         MissingFile: the file is not there.
     """
     if jwks is None:
         if issuer is not None or audience is not None:
-            raise InvalidSetting("route", "--jwks", None, "the file of the keys that sign tokens")
+            hint = "--jwt-issuer and --jwt-audience are about tokens, which are asked for with --jwks alone"
+            raise InvalidOption("route", "--jwks", None, "the file of the keys that sign tokens", hint=hint)
         return None
     if issuer is None:
-        raise InvalidSetting("route", "--jwt-issuer", None, "who issues the tokens")
+        raise InvalidOption("route", "--jwt-issuer", None, "who issues the tokens", hint="as in a token's `iss`")
     if not jwks.is_file():
         raise MissingFile(jwks, "the file of the keys that sign tokens")
     for claim in claims:
         if not re.fullmatch("[a-z][a-z0-9_]*", claim):
-            raise InvalidSetting("route", "--jwt-claim", claim, "lower-case letters, digits and _")
+            hint = "such as sub, which is taken without it"
+            raise InvalidOption("route", "--jwt-claim", claim, "lower-case letters, digits and _", hint=hint)
     return Tokens(jwks, issuer, audience, claims)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from emberline.errors import InvalidSetting
+from emberline.errors import InvalidOption
 from emberline.experiment import TOTAL_WEIGHT
 
 MOST_PROCESSES = 8
+_UPSTREAM = "such as digits@1.0=127.0.0.1:8085"
 CLAIM_HEADER = "x-ember-claim-"
 """Prefix of the header that a token's claim travels in; clients cannot set it."""
 
@@ -130,7 +131,7 @@ class Settings:
     def __post_init__(self) -> None:
         for model, version in self.defaults.items():
             if Served(model, version) not in self.upstreams:
-                raise InvalidSetting(
+                raise InvalidOption(
                     "--default",
                     f"{model}={version}",
                     "without an upstream",
@@ -150,11 +151,11 @@ def parse_address(text: str, option: str) -> Address:
     """`HOST:PORT`.
 
     Raises:
-        InvalidSetting: names the option.
+        InvalidOption: names the option.
     """
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise InvalidSetting(option, "address", text, "HOST:PORT")
+        raise InvalidOption(option, "address", text, "HOST:PORT", hint="such as 127.0.0.1:8085")
     return Address(host.strip("[]"), int(port))
 
 
@@ -165,10 +166,12 @@ def parse_upstreams(texts: Iterable[str]) -> dict[Served, Address]:
         name, equals, address = text.partition("=")
         model, at, version = name.partition("@")
         if not (equals and at and model and version):
-            raise InvalidSetting("--upstream", "upstream", text, "MODEL@VERSION=HOST:PORT")
+            raise InvalidOption("--upstream", "upstream", text, "MODEL@VERSION=HOST:PORT", hint=_UPSTREAM)
         served = Served(model, version)
         if served in found:
-            raise InvalidSetting("--upstream", str(served), "given twice", "one address a version")
+            raise InvalidOption(
+                "--upstream", str(served), "given twice", "one address a version", hint="leave the other one out"
+            )
         found[served] = parse_address(address, "--upstream")
     return found
 
@@ -179,9 +182,10 @@ def parse_defaults(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         model, equals, version = text.partition("=")
         if not (equals and model and version):
-            raise InvalidSetting("--default", "default", text, "MODEL=VERSION")
+            raise InvalidOption("--default", "default", text, "MODEL=VERSION", hint="such as digits=1.0")
         if model in found:
-            raise InvalidSetting("--default", model, "given twice", "one default a model")
+            hint = "experiments choose between versions; the default answers where none is on"
+            raise InvalidOption("--default", model, "given twice", "one default a model", hint=hint)
         found[model] = version
     return found
 
@@ -190,11 +194,11 @@ def parse_share(share: float, option: str) -> int:
     """Units out of 10,000.
 
     Raises:
-        InvalidSetting: it is no share, or smaller than one of 10,000.
+        InvalidOption: it is no share, or smaller than one of 10,000.
     """
     units = round(share * TOTAL_WEIGHT)
     if not 0 <= share < 1 or (share and not units):
-        raise InvalidSetting(option, "share", share, f"0, or from {1 / TOTAL_WEIGHT:g} to below 1")
+        raise InvalidOption(option, "share", share, f"0, or from {1 / TOTAL_WEIGHT:g} to below 1")
     return units
 
 
@@ -202,10 +206,10 @@ def parse_processes(number: int) -> int:
     """How many Envoys.
 
     Raises:
-        InvalidSetting: none, or too many.
+        InvalidOption: none, or too many.
     """
     if not 1 <= number <= MOST_PROCESSES:
-        raise InvalidSetting("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}")
+        raise InvalidOption("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}")
     return number
 
 
@@ -213,11 +217,11 @@ def parse_headers(names: Iterable[str]) -> tuple[str, ...]:
     """Names of headers, in lower case as experiments have them.
 
     Raises:
-        InvalidSetting: one is none, or one of the router's own.
+        InvalidOption: one is none, or one of the router's own.
     """
     found = tuple(name.lower() for name in names)
     for name in found:
         own = name.startswith(("x-ember-", "x-envoy-")) or name in {"host", "cookie", "authorization", "x-request-id"}
         if own or not re.fullmatch("[a-z0-9-]+", name):
-            raise InvalidSetting("--unit-header", "header", name, "a header of clients' own, such as x-unit-id")
+            raise InvalidOption("--unit-header", "header", name, "a header of clients' own, such as x-unit-id")
     return found

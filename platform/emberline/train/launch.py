@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from emberline.errors import EmberlineError, InvalidSetting
+from emberline.errors import EmberlineError, InvalidOption, InvalidSetting
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog, read_events
 from emberline.train.failure import read_failure
@@ -117,7 +117,9 @@ def parse_conf(text: str) -> dict[str, str]:
     for pair in filter(None, text.split(",")):
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise InvalidSetting("--rdzv-conf", "pair", pair, "key=value")
+            raise InvalidOption(
+                "train", "--rdzv-conf", pair, "key=value", hint="such as join_timeout=60,last_call_timeout=5"
+            )
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -242,14 +244,15 @@ def counts(options: Launch, recipe: Recipe) -> tuple[tuple[int, int], int]:
     """Least and most nodes, and workers of each.
 
     Raises:
-        InvalidSetting: they are no numbers, or more workers than there are virtual shards.
+        InvalidOption: they are no numbers.
+        InvalidSetting: there are more workers than there are virtual shards.
     """
     parts = options.nnodes.split(":")
     numbers = [int(one) for one in parts if one.isdecimal()]
     least, most = (numbers[0], numbers[-1]) if len(numbers) == len(parts) <= 2 else (0, 0)  # noqa: PLR2004 - MIN:MAX
     if not 0 < least <= most:
         hint = "1:1 is one node; 1:4 goes on with as many as are up"
-        raise InvalidSetting("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX", hint=hint)
+        raise InvalidOption("train", "--nnodes", options.nnodes, "N or MIN:MAX with 0 < MIN <= MAX", hint=hint)
     workers = _workers(options.nproc_per_node)
     by_shards = recipe.train.strategy == "replicate" and recipe.train.reduce == "virtual"
     if by_shards and most * workers > recipe.train.virtual_shards:
@@ -265,13 +268,13 @@ def _workers(text: str) -> int:
         return int(text)
     if text not in {"auto", "cpu", "gpu"}:
         hint = "auto takes as many as there are GPUs, or else cores"
-        raise InvalidSetting("train", "--nproc-per-node", text, "1 or more, auto, cpu or gpu", hint=hint)
+        raise InvalidOption("train", "--nproc-per-node", text, "1 or more, auto, cpu or gpu", hint=hint)
     from torch.distributed.run import determine_local_world_size  # torchrun knows what they mean
 
     try:
         return int(determine_local_world_size(text))
     except (ValueError, RuntimeError) as error:  # no GPU
-        raise InvalidSetting("train", "--nproc-per-node", text, "a number", hint=str(error)) from error
+        raise InvalidOption("train", "--nproc-per-node", text, "a number", hint=str(error)) from error
 
 
 def _modules_of(recipe: Recipe) -> list[str]:
