@@ -3,7 +3,6 @@
 import json
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -23,46 +22,25 @@ from emberline.runlog import RunLog
 class TorchServe:
     """Predictions and management of one model, whose versions answer with their own path."""
 
-    def __init__(self):
+    def __init__(self, serve_json):
         self.registered, self.busy, self.asked = {"1.0", "1.1"}, threading.Event(), threading.Event()
-        outer = self
+        self.address = serve_json(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                self.rfile.read(int(self.headers["content-length"]))
-                if outer.busy.is_set():
-                    outer.asked.set()
-                    wait_until(lambda: not outer.busy.is_set(), 20, "the slow answer")
-                self.answer(200, {"label": "1", "score": 1.0, "path": self.path})
-
-            def do_GET(self):
-                version = self.path.rpartition("/")[2]
-                if version not in outer.registered:
-                    return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
-                queue = {"remainingCapacity": 100, "pendingRequests": 0}
-                facts = {"modelName": "digits", "modelVersion": version, "modelUrl": "x.mar", "workers": []}
-                return self.answer(200, [{**facts, "minWorkers": 1, "jobQueueStatus": queue}])
-
-            def do_DELETE(self):
-                outer.registered.discard(self.path.rpartition("/")[2])
-                self.answer(200, {"status": "unregistered"})
-
-            def answer(self, code, body):
-                content = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"127.0.0.1:{self.server.server_port}"
+    def answer(self, request):
+        version = request.path.rpartition("/")[2]
+        if request.method == "DELETE":
+            self.registered.discard(version)
+            return 200, {"status": "unregistered"}
+        if request.method == "POST":
+            if self.busy.is_set():
+                self.asked.set()
+                wait_until(lambda: not self.busy.is_set(), 20, "the slow answer")
+            return 200, {"label": "1", "score": 1.0, "path": request.path}
+        if version not in self.registered:
+            return 404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"}
+        queue = {"remainingCapacity": 100, "pendingRequests": 0}
+        facts = {"modelName": "digits", "modelVersion": version, "modelUrl": "x.mar", "workers": []}
+        return 200, [{**facts, "minWorkers": 1, "jobQueueStatus": queue}]
 
 
 class Here:
@@ -102,13 +80,10 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path):
-    torchserve = TorchServe()
-    made = Here(tmp_path, torchserve)
+def here(tmp_path, serve_json):
+    made = Here(tmp_path, TorchServe(serve_json))
     yield made
     made.child.stop(grace_s=20)
-    torchserve.server.shutdown()
-    torchserve.server.server_close()
 
 
 def test_a_version_is_deployed_and_the_one_before_drained_and_let_go(here):

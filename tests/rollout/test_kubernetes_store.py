@@ -1,8 +1,6 @@
 """The store against an API server in memory that speaks HTTP as the real one does: merge patches and status codes."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kubernetes import client
@@ -33,34 +31,19 @@ def merge(target, patch):
 class Cluster:
     """The few resources that rollout touches, with what was asked of them."""
 
-    def __init__(self):
+    def __init__(self, serve_json):
         self.resources, self.writes, self.forbidden = {}, [], False
         self.map = {"metadata": {"name": "emberline-experiments"}}
-        cluster = self
+        self.address = serve_json(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.answer(cluster.read(self.path.partition("?")[0]))
-
-            def do_PATCH(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                assert self.headers["content-type"] == "application/merge-patch+json"
-                self.answer(cluster.patch(self.path.partition("?")[0], body))
-
-            def answer(self, found):
-                code, body = (403, {"reason": "Forbidden"}) if cluster.forbidden else found
-                content = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def answer(self, request):
+        path = request.path.partition("?")[0]
+        if self.forbidden:
+            return 403, {"reason": "Forbidden"}
+        if request.method == "GET":
+            return self.read(path)
+        assert request.headers["content-type"] == "application/merge-patch+json"
+        return self.patch(path, json.loads(request.content))
 
     def read(self, path):
         if path == EXPERIMENTS:
@@ -84,16 +67,13 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster():
-    made = Cluster()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+def cluster(serve_json):
+    return Cluster(serve_json)
 
 
 @pytest.fixture
 def store(cluster):
-    configuration = client.Configuration(host=f"http://127.0.0.1:{cluster.server.server_port}")
+    configuration = client.Configuration(host=f"http://{cluster.address}")
     configuration.retries = 0
     return KubernetesStore(client.ApiClient(configuration), "team")
 

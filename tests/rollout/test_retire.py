@@ -1,9 +1,5 @@
 """The loser's end: an order of questions to Envoy and TorchServe, here answered by a server that remembers them."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from emberline.rollout.retire import Servers, retire, uses
@@ -12,53 +8,32 @@ from emberline.rollout.retire import Servers, retire, uses
 class TorchServe:
     """Management of one model with one version, and Envoy's statistics, as far as they are asked."""
 
-    def __init__(self):
+    def __init__(self, serve_json):
         self.registered, self.pending, self.active, self.deleted = True, 0, 0, []
         self.told = "trial-9-0"
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                if self.path.startswith("/stats"):
-                    name = "cluster.trial/fp32@1.0.upstream_rq_active"
-                    return self.answer(200, {"stats": [{"name": name, "value": outer.active}]})
-                if self.path.startswith("/config_dump"):
-                    told = {"header": {"key": "x-config-version", "value": outer.told}}
-                    return self.answer(200, {"configs": [told]})
-                if not outer.registered:
-                    return self.answer(404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"})
-                queue = {"remainingCapacity": 100, "pendingRequests": outer.pending}
-                version = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "digits-1.0.mar"}
-                return self.answer(200, [{**version, "workers": [], "minWorkers": 1, "jobQueueStatus": queue}])
-
-            def do_DELETE(self):
-                outer.deleted.append(self.path)
-                outer.registered = False
-                self.answer(200, {"status": "unregistered"})
-
-            def answer(self, code, body):
-                content = json.dumps(body).encode()
-                self.send_response(code)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_):
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.address = serve_json(self.answer)
         self.servers = Servers(f"http://{self.address}", self.address)
+
+    def answer(self, request):
+        if request.method == "DELETE":
+            self.deleted.append(request.path)
+            self.registered = False
+            return 200, {"status": "unregistered"}
+        if request.path.startswith("/stats"):
+            name = "cluster.trial/fp32@1.0.upstream_rq_active"
+            return 200, {"stats": [{"name": name, "value": self.active}]}
+        if request.path.startswith("/config_dump"):
+            return 200, {"configs": [{"header": {"key": "x-config-version", "value": self.told}}]}
+        if not self.registered:
+            return 404, {"code": 404, "type": "ModelNotFoundException", "message": "gone"}
+        queue = {"remainingCapacity": 100, "pendingRequests": self.pending}
+        version = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "digits-1.0.mar"}
+        return 200, [{**version, "workers": [], "minWorkers": 1, "jobQueueStatus": queue}]
 
 
 @pytest.fixture
-def torchserve():
-    made = TorchServe()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+def torchserve(serve_json):
+    return TorchServe(serve_json)
 
 
 def ended(made, phase, name="trial"):

@@ -1,8 +1,6 @@
 """Who may confirm a configuration, against routers that answer over HTTP and exposures on disk."""
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,38 +10,21 @@ from emberline.rollout.routers import has_taken, num_active
 
 
 @pytest.fixture
-def answering():
-    """A server that answers every GET with one body and headers; returns its address."""
-    servers = []
+def answering(serve_json):
+    """Starts a server that answers everything with one body and headers; returns its address."""
 
-    def make(body="", **headers):
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
-                self.wfile.write(body.encode())
+    def make(body=None, **headers):
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        return f"http://{serve_json(lambda _request: (200, body, told))}"
 
-            def log_message(self, *_):
-                """Quiet."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield make
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return make
 
 
 def test_envoys_dump_confirms_the_whole_version_and_nothing_like_it(made, answering, tmp_path):
     running = made.in_step(1)
     version = running.config_version
-    taken = answering(f'{{"key": "x-config-version", "value": "{version}"}}')
-    older = answering(f'{{"key": "x-config-version", "value": "{version}0"}}')
+    taken = answering({"key": "x-config-version", "value": version})
+    older = answering({"key": "x-config-version", "value": f"{version}0"})
     options = {"route": None, "data": tmp_path, "decided_at": 0.0}
     assert has_taken(running, admin=taken, **options)
     assert not has_taken(running, admin=older, **options)
@@ -73,9 +54,9 @@ def test_a_router_that_was_named_and_does_not_answer_is_an_error(made, tmp_path)
 
 
 def test_requests_in_flight_are_those_of_one_cluster(answering):
-    stats = """{"stats": [{"name": "cluster.trial/fp32@1.0.upstream_rq_active", "value": 3},
-        {"name": "cluster.trial/int8@1.1.upstream_rq_active", "value": 5}, {"histograms": {}}]}"""
-    assert num_active(answering(stats), "trial/fp32@1.0") == 3
+    active = {"cluster.trial/fp32@1.0.upstream_rq_active": 3, "cluster.trial/int8@1.1.upstream_rq_active": 5}
+    stats = [*({"name": name, "value": value} for name, value in active.items()), {"histograms": {}}]
+    assert num_active(answering({"stats": stats}), "trial/fp32@1.0") == 3
 
 
 @pytest.fixture

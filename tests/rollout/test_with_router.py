@@ -1,9 +1,7 @@
-"""Controller, router and clients together: real processes and requests, a model server of four lines."""
+"""Controller, router and clients together: real processes and requests, a model server of one line."""
 
 import json
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -19,34 +17,16 @@ RAMP = [
 ]
 
 
-class Model(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        answer = b'{"label": "3", "score": 0.9}'
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        """Quiet."""
-
-
 @pytest.fixture
-def stack(made, tmp_path):
+def stack(made, serve_json, tmp_path):
     """Router and controller in one folder; yields the router's address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    upstream = serve_json(lambda _request: (200, {"label": "3", "score": 0.9}))
     folder = tmp_path / "state" / "experiments"
     folder.mkdir(parents=True)
     primary = {"metric": "correct", "margin": -0.2}
     (folder / "trial.yaml").write_text(yaml.safe_dump(made.document(ramp=RAMP, primary=primary)))
     port = free_port()
     program = [sys.executable, "-m", "emberline.cli"]
-    upstream = f"127.0.0.1:{server.server_port}"
     route = ["route", "--port", port, "--upstream", f"digits@1.0={upstream}", "--upstream", f"digits@1.1={upstream}"]
     router = start(
         [*program, *map(str, route), "--default", "digits=1.0"], name="route", cwd=tmp_path, log=tmp_path / "r"
@@ -62,8 +42,6 @@ def stack(made, tmp_path):
     finally:
         for child in reversed(children):
             child.stop()
-        server.shutdown()
-        server.server_close()
 
 
 def test_an_experiment_goes_from_shadow_to_its_end_on_live_requests(stack, tmp_path):
