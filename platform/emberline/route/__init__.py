@@ -1,5 +1,6 @@
 """The router: experiments in, Envoy's files out; exposures and outcomes in, Parquet out.
 
-`clusters`, `routes` and `bootstrap` decide what Envoy does (pure), `render` checks and publishes it, `envoy` runs it,
-`spool` ships its log, `outcomes` takes what became known later, `supervisor` ties them together.
+`clusters`, `routes`, `own_routes` and `bootstrap` decide what Envoy does (pure), `render` checks and publishes it,
+`envoy` runs it, `shipping` turns its log into rows, `outcomes` takes what became known later, `supervisor` ties them
+together.
 """

@@ -7,19 +7,17 @@ from pathlib import Path
 
 from emberline.route.clusters import DASHBOARD, NOISE, OUTCOMES, SHADOW, TYPE, Json, copies_cluster, inside_cluster
 from emberline.route.edge import auth_filters, tls_socket
-from emberline.route.rates import rate_limit, unit_rate_filter
-from emberline.route.routes import (
-    BUSY_FILTER,
+from emberline.route.headers import (
     CONFIG_HEADER,
     COPY_HEADER,
     EXPERIMENT_HEADER,
     INTERNAL_HEADERS,
-    MAIN,
-    MIRRORED,
     MODEL_HEADER,
-    OUTCOMES_PATH,
     UNIT_HEADER,
 )
+from emberline.route.own_routes import BUSY_FILTER, OUTCOMES_PATH
+from emberline.route.rates import rate_limit, unit_rate_filter
+from emberline.route.routes import MAIN, MIRRORED
 from emberline.route.samples import tap
 from emberline.route.settings import CLAIM_HEADER, Address, Settings
 from emberline.route.units import COOKIE_FILTER, COOKIE_TYPE

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from emberline import process
 from emberline.errors import StageFailed
 from emberline.route.outcomes import InvalidOutcomes, Journal, parse_outcomes
-from emberline.route.routes import OUTCOMES_PATH
+from emberline.route.own_routes import OUTCOMES_PATH
 from emberline.route.settings import Address
 
 _CONNECT_S = 1.0

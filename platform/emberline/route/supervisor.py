@@ -1,4 +1,4 @@
-"""A router as it runs: Envoy kept alive, experiments followed, logs shipped, until it is told to stop.
+"""A router as it runs: its Envoys kept alive and in line with the experiments, until it is told to stop.
 
 One loop in the main thread looks every 100 ms: is each Envoy alive, did the experiments change, is a log old enough for
 a new generation. Shipping, the outcomes endpoint and the upkeep of files have a thread each.
@@ -18,26 +18,24 @@ import orjson
 from emberline import process, storage
 from emberline.errors import EmberlineError, StageFailed
 from emberline.experiment import Experiment
-from emberline.exposure import EXPOSURES, OUTCOMES, Row, load_key, parse_line
+from emberline.exposure import load_key
 from emberline.route.bootstrap import render_bootstrap
 from emberline.route.edge import read_api_keys, write_tls
 from emberline.route.envoy import DRAIN_S, Admin, validate
 from emberline.route.folders import Folders, write_private
 from emberline.route.inside import Inside
 from emberline.route.instance import Instance
-from emberline.route.outcomes import Journal, read_spooled
+from emberline.route.outcomes import Journal
 from emberline.route.publish import Publisher, in_force
 from emberline.route.render import Rendering, check_deployed, check_together, render
-from emberline.route.samples import Samples
 from emberline.route.settings import Address, Settings
-from emberline.route.sketches import Sketches
-from emberline.route.spool import Shipper, Spool
+from emberline.route.shipping import Shipping
+from emberline.route.spool import Spool
 from emberline.route.upkeep import Upkeep
 from emberline.route.watch import ExperimentsFolder
 from emberline.runlog import RunLog
 
 _LOOK_S = 0.1
-_SHIP_S = 1.0
 _START_S = 20.0
 _ROOM_BYTES = 16 << 20
 
@@ -65,27 +63,13 @@ class Router:
         outcomes = Spool(folders.spool, "outcomes")
         self._journal = Journal(outcomes, folders.generation_s)
         self._inside = Inside(self._journal, key, self._unready, self._addresses)
-        data = folders.data
-        self._samples = Samples(settings.taps, data / "samples") if settings.taps is not None else None
-        self._sketches = Sketches(data / "sketches") if folders.sketches else None
-
-        def parse(line: bytes) -> Row:
-            row = parse_line(line, key)
-            for watcher in (self._samples, self._sketches):
-                if watcher is not None:
-                    watcher.see(row)
-            return row
-
-        self._exposure_shipper = Shipper(self._exposures, data / "exposures", EXPOSURES, parse, complain=self._complain)
-        self._outcome_shipper = Shipper(
-            outcomes, data / "outcomes", OUTCOMES, read_spooled, unique="event_id", complain=self._complain
-        )
-        self._upkeep = Upkeep(data, (self._exposures, outcomes), folders.keep_s, self._complain)
+        self._shipping = Shipping(
+            folders, settings.taps, self._exposures, outcomes, key,
+            instances=self._instances, journal=self._journal, stopping=self.stopping, complain=self._complain,
+        )  # fmt: skip
+        self._upkeep = Upkeep(folders.data, (self._exposures, outcomes), folders.keep_s, self._complain)
         self._rendering_now: Rendering | None = None
         self._unapplied = ""
-        self._written = False
-        self._unwritten: dict[int, int] = {}
-        self._shipping: threading.Thread | None = None
 
     def start(self) -> None:
         """Starts everything; returns when a request through the listener was answered.
@@ -102,9 +86,8 @@ class Router:
         if self._experiments.refused:
             raise next(iter(self._experiments.refused.values()))
         self._rendering_now = self._render(found)
-        if self._samples is not None:
-            self._samples.prepare()
-            self._samples.know(found)
+        self._shipping.prepare()
+        self._shipping.know(found)
         self._inside.start()
         self._publisher.write(self._rendering)
         self._write_bootstraps()
@@ -113,7 +96,6 @@ class Router:
         # the own certificate is for clients' names of this machine, which loopback's is not one of
         with httpx.Client(timeout=2.0, trust_env=False, verify=False) as client:  # noqa: S501
             process.wait_until(lambda: self._answers(client), _START_S, "Envoy answers")
-        self._shipping = threading.Thread(target=self._ship_always, name="shipper", daemon=True)
         self._shipping.start()
         self._upkeep.start()
         self._write_paper()
@@ -153,10 +135,7 @@ class Router:
         self._inside.stop()
         self.stopping.set()
         self._upkeep.stop()
-        if self._shipping is not None:
-            self._shipping.join()
-            self._written = True
-            self._ship()
+        self._shipping.finish()
         for instance in self._instances:
             instance.close()
 
@@ -208,8 +187,7 @@ class Router:
     def _follow(self) -> None:
         """Brings Envoy to the experiments as they are now; what cannot be used is named and left as it was."""
         found = self._experiments.read()
-        if self._samples is not None:
-            self._samples.know(found)
+        self._shipping.know(found)
         for error in self._experiments.refused.values():
             self._say(f"refused, what was in force stays: {error}")
         rendering = self._render(found)
@@ -226,42 +204,10 @@ class Router:
         versions = [experiment.config_version for experiment in found]
         self._log.event("published", version=rendering.version, experiments=versions)
 
-    def _ship(self) -> None:
-        """Ships what is new. The generations in use stay open until nobody is left to write to them."""
-
-        def may_grow(path: Path) -> bool:
-            return any(one.has_open(path, written=self._written) for one in self._instances)
-
-        self._exposure_shipper.ship(may_grow)
-        if self._samples is not None:
-            self._samples.sort()
-            self._samples.forget(self._folders.keep_samples_s)
-        if self._sketches is not None:
-            self._sketches.write()
-        self._outcome_shipper.ship(lambda path: self._journal.is_open(path) and not self._written)
-
     def _check_threads(self) -> None:
-        shipping = self._shipping is not None and self._shipping.is_alive()
-        if not (shipping and self._inside.running() and self._upkeep.running()) and not self.stopping.is_set():
+        threads = (self._shipping, self._inside, self._upkeep)
+        if not all(one.running() for one in threads) and not self.stopping.is_set():
             raise StageFailed("route", "a thread of the router ended", hint="its traceback is above: please report it")
-
-    def _ship_always(self) -> None:
-        while not self.stopping.wait(_SHIP_S):
-            try:
-                self._ship()
-            except OSError as error:  # disk full: the logs keep what was not shipped, and it is tried again
-                self._complain(f"not shipped yet, will be tried again: {error}")
-            self._look_for_unwritten()
-
-    def _look_for_unwritten(self) -> None:
-        """Envoy drops what it cannot write to its log; nobody else would tell."""
-        for instance in self._instances:
-            before = self._unwritten.get(instance.pid, 0)
-            failed = instance.admin.count("filesystem.write_failed")
-            if failed > before:
-                fact = f"Envoy could not write its log {failed - before} times: the exposures in these writes are lost"
-                self._complain(f"{fact}, and assessments will miss them")
-            self._unwritten[instance.pid] = max(failed, before)
 
     def _drain(self, instances: list[Instance]) -> None:
         if not instances:
