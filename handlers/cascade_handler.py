@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import ember_packages
+import ember_prediction
 import numpy as np
 import orjson
 from ember_handler import Job, log
-from ember_prediction import Prediction
-from ember_preprocessing import Preprocessing, stack
-from ember_ranking import EmberRanking, Ranking, relevances
+from ember_prediction import Predictions
+from ember_preprocessing import Array, Preprocessing, stack
+from ember_ranking import EmberRanking, Ranking
+from numpy.typing import NDArray
 from ts.context import Context
+
+Rows = NDArray[np.intp]
 
 
 class CascadeHandler(EmberRanking):
@@ -47,30 +51,32 @@ class CascadeHandler(EmberRanking):
         passes = orjson.loads((folder / "cascade.json").read_bytes())["passes"]
         return folder / str(passes[0]["folder"])
 
-    def compute(self, jobs: Sequence[Job]) -> list[Prediction | None]:
-        predictions = super().compute(jobs)
-        instances = [instance for job in jobs for instance in job.request.instances]
+    def compute(self, jobs: Sequence[Job]) -> Predictions:
         columns = tuple(np.concatenate(column) for column in zip(*(job.columns for job in jobs), strict=True))
-        going = list(range(len(predictions)))
+        predictions = ember_prediction.interpret(self.model(columns)[0], self.labels)
+        instances = [instance for job in jobs for instance in job.request.instances]
+        going = np.arange(len(predictions))
         for number, rule in enumerate(self.rules, start=1):
-            going = _sent_on(jobs, predictions, rule, frozenset(going))
-            if not going:
+            going = _sent_on(jobs, predictions, rule, going)
+            if not len(going):
                 break
             if self.later[number - 1][0].specification == self.preprocessing.specification:
                 # prepared alike, so what the first pass was given will do
-                asked = self.interpret(self.later[number - 1][1](tuple(column[going] for column in columns))[0])
+                answers = self._interpreted(number, tuple(column[going] for column in columns))
             else:
-                asked = self._ask(number, [instances[row] for row in going])
-            for row, prediction in zip(going, asked, strict=True):
-                predictions[row] = prediction and prediction.after(number)
+                answers = self._ask(number, [instances[row] for row in going])
+            predictions.replace(going, answers, number)
         return predictions
 
-    def _ask(self, number: int, instances: Sequence[Mapping[str, Any]]) -> list[Prediction | None]:
-        preprocessing, model = self.later[number - 1]
+    def _ask(self, number: int, instances: Sequence[Mapping[str, Any]]) -> Predictions:
+        preprocessing, _ = self.later[number - 1]
         columns = preprocessing.together(instances)
         if columns is None:
             columns = stack([preprocessing(instance) for instance in instances])
-        return self.interpret(model(columns)[0])
+        return self._interpreted(number, columns)
+
+    def _interpreted(self, number: int, columns: tuple[Array, ...]) -> Predictions:
+        return ember_prediction.interpret(self.later[number - 1][1](columns)[0], self.labels)
 
 
 def _load(folder: Path) -> tuple[Preprocessing, ember_packages.LoadedModel]:
@@ -78,30 +84,24 @@ def _load(folder: Path) -> tuple[Preprocessing, ember_packages.LoadedModel]:
     return Preprocessing(described["preprocessing"]), ember_packages.load(folder, described, report=log.info)
 
 
-def _sent_on(
-    jobs: Sequence[Job], predictions: Sequence[Prediction | None], rule: Mapping[str, Any], left: frozenset[int]
-) -> list[int]:
+def _sent_on(jobs: Sequence[Job], predictions: Predictions, rule: Mapping[str, Any], left: Rows) -> Rows:
     """Rows that the next pass shall look at, by their place among those of all jobs; `left` are those of this pass."""
-    sent: list[int] = []
-    start = 0
+    sent = []
+    left, end = left[predictions.usable[left]], 0
     for job in jobs:
-        rows = [row for row in range(start, start + job.num_rows) if row in left and predictions[row] is not None]
-        start += job.num_rows
+        start, end = end, end + job.num_rows
+        rows = left[(left >= start) & (left < end)]
         if isinstance(job.request, Ranking):
-            sent += _best(rows, predictions, rule.get("keep"))
+            sent.append(_best(rows, predictions, rule.get("keep")))
         elif rule.get("confidence") is not None:
-            sent += [row for row in rows if _confidence(predictions[row]) < rule["confidence"]]
+            sent.append(rows[predictions.score[rows] < rule["confidence"]])
         else:  # a pass that only knows how to thin out rankings lets all else through to the best model
-            sent += rows
-    return sent
+            sent.append(rows)
+    return np.concatenate(sent)
 
 
-def _best(rows: list[int], predictions: Sequence[Prediction | None], keep: int | None) -> list[int]:
+def _best(rows: Rows, predictions: Predictions, keep: int | None) -> Rows:
     if keep is None or len(rows) <= keep:
         return rows
-    order = np.argsort(-relevances([one for row in rows if (one := predictions[row]) is not None]), kind="stable")
-    return sorted(rows[place] for place in order[:keep])
-
-
-def _confidence(prediction: Prediction | None) -> float:
-    return prediction.score if prediction is not None and prediction.label is not None else 0.0
+    order = np.argsort(-predictions.relevances[rows], kind="stable")
+    return np.sort(rows[order[:keep]])

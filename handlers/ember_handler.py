@@ -7,9 +7,9 @@ user's own handler may subclass `EmberHandler` too: `from ember_handler import E
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ember_oip
 import ember_packages
@@ -149,14 +149,14 @@ class EmberHandler:
             rows.append(row)
         return rows
 
-    def compute(self, jobs: Sequence[Job]) -> list[Prediction | None]:
+    def compute(self, jobs: Sequence[Job]) -> Sequence[Prediction | None]:
         """A prediction for each row of all jobs, in their order; may raise anything, which is logged."""
         if len(jobs) == 1:
             return self.interpret(self.model(jobs[0].columns)[0])
         columns = zip(*(job.columns for job in jobs), strict=True)
         return self.interpret(self.model(tuple(np.concatenate(column) for column in columns))[0])
 
-    def interpret(self, outputs: Array) -> list[Prediction | None]:
+    def interpret(self, outputs: Array) -> Sequence[Prediction | None]:
         """Raw outputs of a batch, as each row is answered; None where the model's answer cannot be used."""
         return ember_prediction.interpret(outputs, self.labels)
 
@@ -169,6 +169,10 @@ class EmberHandler:
             InvalidInput: what was asked for is not there.
         """
         return ember_protocol.render(request, predictions, model, version)
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """The tensors of an Open Inference answer, as metadata tells them; empty where they are every handler's."""
+        return []
 
     def _prepared(
         self, context: Context, requests: Sequence[tuple[int, ember_protocol.Request]], answers: list[bytes]
@@ -210,19 +214,19 @@ class EmberHandler:
             answers[index] = self._fail(context, index, FAILED)
         return None
 
-    def _predict(self, jobs: Sequence[Job]) -> list[tuple[Job, list[Prediction | None] | None]]:
+    def _predict(self, jobs: Sequence[Job]) -> list[tuple[Job, Sequence[Prediction | None] | None]]:
         """Predictions of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
         if not jobs:
             return []
         together = self._computed(jobs)
         if together is not None:
-            rest = iter(together)
-            return [(job, list(islice(rest, job.num_rows))) for job in jobs]
+            ends = list(accumulate(job.num_rows for job in jobs))
+            return [(job, together[end - job.num_rows : end]) for job, end in zip(jobs, ends, strict=True)]
         if len(jobs) == 1:
             return [(jobs[0], None)]
         return [(job, self._computed([job])) for job in jobs]
 
-    def _computed(self, jobs: Sequence[Job]) -> list[Prediction | None] | None:
+    def _computed(self, jobs: Sequence[Job]) -> Sequence[Prediction | None] | None:
         """A prediction for each row; None when the model failed, which is logged with its traceback."""
         rows = sum(job.num_rows for job in jobs)
         try:
@@ -236,12 +240,12 @@ class EmberHandler:
             return None
         return predictions
 
-    def _answer(self, context: Context, job: Job, predictions: list[Prediction | None] | None) -> bytes:
+    def _answer(self, context: Context, job: Job, predictions: Sequence[Prediction | None] | None) -> bytes:
         if predictions is None:
             return self._fail(context, job.index, FAILED)
-        usable = [prediction for prediction in predictions if prediction is not None]
-        if len(usable) < len(predictions):
+        if not ember_prediction.all_usable(predictions):
             return self._fail(context, job.index, "the model's outputs are not finite for this input")
+        usable = cast("Sequence[Prediction]", predictions)
         try:
             return self.render(job.request, usable, context.model_name, _version(context))
         except InvalidInput as error:  # an output was asked for that there is not
@@ -249,7 +253,7 @@ class EmberHandler:
 
     def _metadata(self, context: Context) -> bytes:
         described = ember_oip.metadata(self.description, self.model.inputs, context.model_name, _version(context))
-        return orjson.dumps(described)
+        return orjson.dumps({**described, "outputs": self.outputs() or described["outputs"]})
 
     def _refuse(self, context: Context, index: int, error: InvalidInput) -> bytes:
         context.set_response_status(code=400, phrase="Bad Request", idx=index)

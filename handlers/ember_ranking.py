@@ -15,7 +15,7 @@ import ember_protocol
 import numpy as np
 import orjson
 from ember_handler import EmberHandler
-from ember_prediction import Floats, Prediction
+from ember_prediction import Prediction, Predictions
 from ember_preprocessing import InvalidInput
 
 _KEYS = {"context", "items", "top"}
@@ -90,8 +90,11 @@ def rank(request: Ranking, predictions: Sequence[Prediction]) -> list[dict[str, 
 
     One that more models of a cascade looked at stands before one that fewer did: their scores do not compare.
     """
-    scores = relevances(predictions)
-    passes = np.array([prediction.passes for prediction in predictions])
+    if isinstance(predictions, Predictions):
+        scores, passes = predictions.relevances, predictions.passes
+    else:  # a user's own
+        scores = np.array([prediction.scores.item(-1) for prediction in predictions], np.float32)
+        passes = np.array([prediction.passes for prediction in predictions])
     order = np.lexsort((-scores, -passes))  # stable: ties stay as they were sent
     found = []
     for row in order[: request.top].tolist():
@@ -100,8 +103,3 @@ def rank(request: Ranking, predictions: Sequence[Prediction]) -> list[dict[str, 
             entry["id"] = request.ids[row]
         found.append(entry)
     return found
-
-
-def relevances(predictions: Sequence[Prediction]) -> Floats:
-    """What each row is ranked by: its last score."""
-    return np.array([prediction.scores.item(-1) for prediction in predictions], np.float32)

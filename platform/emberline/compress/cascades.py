@@ -95,15 +95,14 @@ def _answers(context: "Context", passes: Sequence[_Pass], split: str) -> Answers
     for one in passes:
         model = loader.load(one.folder, one.artifact.model_dump(mode="json"), report=lambda _text: None)
         predictions = prediction.interpret(model(inputs)[0], one.artifact.labels)
-        if None in predictions:
+        if not predictions.usable.all():
             raise StageFailed("cascade", f"{one.folder.name} answers a row of {split} with numbers that are not finite")
-        relevance.append([float(each.scores.reshape(-1)[-1]) for each in predictions])
-        confidence.append([each.score if each.label is not None else 0.0 for each in predictions])
-        names = one.artifact.labels
-        correct.append([each.label == names[label] for each, label in zip(predictions, labels, strict=True)])
+        relevance.append(predictions.relevances)
+        confidence.append(predictions.score)
+        correct.append(predictions.best == labels)
     return Answers(
-        np.asarray(relevance),
-        np.asarray(confidence),
+        np.asarray(relevance, np.float64),
+        np.asarray(confidence, np.float64),
         np.asarray(correct),
         labels.astype(np.float64),
         None if groups is None else np.asarray(groups),
