@@ -66,8 +66,10 @@ class Predictions(Sequence[Prediction | None]):
     def __getitem__(self, place: slice) -> "Predictions": ...
     def __getitem__(self, place: int | slice) -> "Prediction | Predictions | None":
         if isinstance(place, slice):
-            arrays = (self.scores, self.score, self.best, self.passes, self.usable)
-            return Predictions(*(array[place] for array in arrays), labels=self.labels)
+            return Predictions(
+                self.scores[place], self.score[place], self.best[place], self.passes[place], self.usable[place],
+                self.labels,
+            )  # fmt: skip
         if not self.usable[place]:
             return None
         label = self.labels[self.best[place]] if self.labels else None
