@@ -71,10 +71,19 @@ def answer(call: Call, predictions: Sequence[Prediction], model: str, version: s
     """
     scores = np.stack([prediction.scores for prediction in predictions])
     labelled = predictions[0].label is not None
-    tensors = [_floats("scores" if labelled else "outputs", scores)]
+    tensors = [floats("scores" if labelled else "outputs", scores)]
     if labelled:
         labels = [prediction.label for prediction in predictions]
         tensors.append({"name": "label", "shape": [len(labels)], "datatype": "BYTES", "data": labels})
+    return respond(call, tensors, model, version)
+
+
+def respond(call: Call, tensors: Sequence[dict[str, Any]], model: str, version: str) -> dict[str, Any]:
+    """The response object with those of the tensors that were asked for.
+
+    Raises:
+        InvalidInput: one was asked for that is not among them.
+    """
     names = [tensor["name"] for tensor in tensors]
     for wanted in call.outputs:
         if wanted not in names:
@@ -128,7 +137,8 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _floats(name: str, array: "np.ndarray[Any, np.dtype[np.float32]]") -> dict[str, Any]:
+def floats(name: str, array: "np.ndarray[Any, np.dtype[np.float32]]") -> dict[str, Any]:
+    """A tensor of the response, its data flat."""
     return {"name": name, "shape": list(array.shape), "datatype": "FP32", "data": array.ravel()}
 
 

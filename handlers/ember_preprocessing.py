@@ -225,6 +225,24 @@ def _cast(name: str, array: Array, dtype: "np.dtype[Any]") -> Array:
 
 def _decode_image(name: str, value: Any) -> Array:
     """JPEG or PNG bytes, or base64 of them, to uint8 of shape (H, W, 3)."""
+    content = _image_bytes(name, value)
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            pixels = image.width * image.height
+            if pixels <= MAX_IMAGE_PIXELS:
+                return np.asarray(image.convert("RGB"))
+    except Exception as error:  # hostile bytes make Pillow's parsers raise anything: struct, zlib, index errors
+        raise InvalidInput(name, "no image that can be decoded; JPEG or PNG is required") from error
+    raise InvalidInput(name, f"{pixels} pixels; at most {MAX_IMAGE_PIXELS} are allowed")
+
+
+def image_size(name: str, value: Any) -> tuple[int, int]:
+    """Height and width of an image that could be decoded; its pixels are not looked at."""
+    with Image.open(io.BytesIO(_image_bytes(name, value)), formats=("JPEG", "PNG")) as image:
+        return image.height, image.width
+
+
+def _image_bytes(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         try:
             value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
@@ -232,14 +250,7 @@ def _decode_image(name: str, value: Any) -> Array:
             raise InvalidInput(name, "no base64; JPEG or PNG bytes, or base64 of them, are required") from error
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InvalidInput(name, f"{type(value).__name__}; JPEG or PNG bytes, or base64 of them, are required")
-    try:
-        with Image.open(io.BytesIO(bytes(value)), formats=("JPEG", "PNG")) as image:
-            pixels = image.width * image.height
-            if pixels <= MAX_IMAGE_PIXELS:
-                return np.asarray(image.convert("RGB"))
-    except Exception as error:  # hostile bytes make Pillow's parsers raise anything: struct, zlib, index errors
-        raise InvalidInput(name, "no image that can be decoded; JPEG or PNG is required") from error
-    raise InvalidInput(name, f"{pixels} pixels; at most {MAX_IMAGE_PIXELS} are allowed")
+    return bytes(value)
 
 
 def _scale(array: Array, step: Mapping[str, Any]) -> Array:

@@ -40,7 +40,7 @@ def traffic(made, tmp_path):
     return made.Traffic(tmp_path / "data")
 
 
-def write_exported_artifact(folder, module, preprocessing, instance, labels=()):
+def write_exported_artifact(folder, module, preprocessing, instance, labels=(), *, task="classification"):
     """An artifact whose one package is `module` as torch.export has it: seconds, where compiling takes a minute."""
     import torch
 
@@ -53,12 +53,12 @@ def write_exported_artifact(folder, module, preprocessing, instance, labels=()):
     batch = tuple(torch.from_numpy(array)[None].repeat(2, *([1] * array.ndim)) for array in row)
     rows = torch.export.Dim("rows", min=1, max=64)
     program = torch.export.export(module.eval(), batch, dynamic_shapes=tuple({0: rows} for _ in batch))
-    expected = module(*(value[:1] for value in batch))[0].tolist()
+    expected = module(*(value[:1] for value in batch))[0].flatten().tolist()
     package = Package(
         file="model.pt2", backend="exported", precision="fp32", max_batch=64, torch=str(torch.__version__)
     )
     model = Model(factory="emberline.models.mlp:mlp")
-    described = Artifact(model=model, preprocessing=recipe, labels=tuple(labels), packages=(package,))
+    described = Artifact(model=model, preprocessing=recipe, labels=tuple(labels), task=task, packages=(package,))
     with paper.write_paper(folder, "artifact", seed=0) as draft:
         torch.export.save(program, draft.folder / package.file)
         (draft.folder / DESCRIPTION).write_bytes(to_json(described))

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from emberline.errors import CorruptPaper
 from emberline.paper import Frozen, Manifest, verify_paper
-from emberline.recipe import Model, Preprocessing, Tuned
+from emberline.recipe import Model, Preprocessing, Task, Tuned
 
 DESCRIPTION = "artifact.json"
 PROBE = "probe.json"
@@ -118,6 +118,7 @@ class Artifact(Frozen):
         weights: safetensors file of the module's state, or None where only packages are kept.
         packages: the fallback chain, the preferred one first.
         labels: names of the classes in the order of the outputs.
+        task: what it was trained for; it decides what its outputs mean.
         stages: what was done, in order, each stage's settings with what it reports.
         serving: how it is served best, where `emberline tune` has measured that.
     """
@@ -127,6 +128,7 @@ class Artifact(Frozen):
     weights: str | None = None
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
+    task: Task = "classification"
     packages: tuple[Package, ...] = ()
     measurement: Measurement | None = None
     stages: tuple[dict[str, Any], ...] = ()
@@ -141,6 +143,7 @@ class Probe(Frozen):
         expected: the model's raw first output for that one row.
         more_expected: its further outputs, flattened, where it has several; each with a tolerance of its own.
         tolerance: largest absolute difference that still counts as the same answer.
+        answer: what a handler answers, where that is not the outputs' own numbers: `detections`, or `shares` of a mask.
     """
 
     instance: dict[str, Any]
@@ -148,6 +151,7 @@ class Probe(Frozen):
     tolerance: float
     more_expected: tuple[tuple[float, ...], ...] = ()
     more_tolerance: tuple[float, ...] = ()
+    answer: dict[str, Any] | None = None
 
 
 def read_artifact(folder: Path) -> tuple[Manifest, Artifact]:

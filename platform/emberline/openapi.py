@@ -17,7 +17,9 @@ from emberline.recipe import Input
 
 Json = dict[str, Any]
 
-_OURS = {f"{name}_handler.py": name for name in ("tensor", "image", "text", "ranking", "cascade")}
+_KINDS = ("tensor", "image", "text", "ranking", "detection", "segmentation")
+_PICTURES = ("image", "detection", "segmentation")
+_OURS = {f"{name}_handler.py": name for name in (*_KINDS, "cascade")}
 _MAX_ROWS = 4096  # of one request, as handlers/ember_protocol.py has it
 _MAX_TEXT = 1_000_000
 _MAX_ID_BYTES = 256
@@ -138,7 +140,7 @@ def _bodies(kind: str, artifact: Artifact) -> Json:
     if kind in ("ranking", "cascade"):
         forms.append(_ranking(specs))
     content: Json = {"application/json": {"schema": {"anyOf": forms}}}
-    if kind == "image" and len(specs) == 1:
+    if kind in _PICTURES and len(specs) == 1:
         content |= {media: {} for media in ("image/jpeg", "image/png")}
     if kind == "text" and len(specs) == 1:
         content["text/plain"] = {"schema": {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}}
@@ -147,8 +149,15 @@ def _bodies(kind: str, artifact: Artifact) -> Json:
 
 def _answers(kind: str, artifact: Artifact) -> Json:
     numbers = {"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "array"}]}}
-    if artifact.labels:
-        label = {"type": "string", "enum": list(artifact.labels)}
+    label: Json = {"type": "string", "enum": list(artifact.labels)}
+    if kind == "detection":
+        box = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+        found = _object({"box": box, "label": label, "score": {"type": "number"}})
+        single = _object({"detections": {"type": "array", "items": found}})
+    elif kind == "segmentation":
+        mask = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
+        single = _object({"mask": mask, "shares": _object({name: {"type": "number"} for name in artifact.labels})})
+    elif artifact.labels:
         single = _object({"label": label, "score": {"type": "number"}, "scores": numbers})
     else:
         single = _object({"outputs": numbers})

@@ -11,7 +11,8 @@ THIRD_PARTY = {"numpy", "orjson", "PIL", "torch", "ts", "onnxruntime", "openvino
 
 
 @pytest.mark.parametrize(
-    "handler", ["tensor_handler.py", "image_handler.py", "text_handler.py", "ranking_handler.py", "cascade_handler.py"]
+    "handler",
+    [f"{name}_handler.py" for name in ("tensor", "image", "text", "ranking", "cascade", "detection", "segmentation")],
 )
 def test_a_handler_file_defines_exactly_one_class(handler):
     module, _ = TsModelLoader()._load_handler_file(handler)

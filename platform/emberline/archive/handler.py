@@ -8,10 +8,11 @@ from subprocess import TimeoutExpired
 
 from emberline import assets, process
 from emberline.archive.contents import SHARED_PREFIX
+from emberline.artifact import Artifact
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
-from emberline.recipe import Preprocessing
+from emberline.recipe import PICTURE_TASKS
 
-OWN = ("tensor", "image", "text", "ranking")
+OWN = ("tensor", "image", "text", "ranking", "detection", "segmentation")
 _INSPECTION = Path(__file__).with_name("inspection.py")
 _INSPECTION_TIMEOUT_S = 120
 # names of TorchServe's own handlers: an error in a file of that name would be answered by starting those instead
@@ -33,7 +34,7 @@ class UnusableHandler(EmberlineError):
     """A user's handler file that TorchServe could not serve from the archive."""
 
 
-def choose(setting: str, preprocessing: Preprocessing, recipe: Path) -> Path:
+def choose(setting: str, description: Artifact, recipe: Path) -> Path:
     """The handler's file.
 
     Args:
@@ -41,12 +42,16 @@ def choose(setting: str, preprocessing: Preprocessing, recipe: Path) -> Path:
         recipe: the recipe's file, from whose folder a path starts.
 
     Raises:
-        InvalidSetting: the handler cannot take the model's inputs.
+        InvalidSetting: the handler cannot take the model's inputs, or make an answer of its outputs.
         MissingFile: there is no such file.
     """
-    kinds = [spec.kind for spec in preprocessing.inputs]
+    kinds, task = [spec.kind for spec in description.preprocessing.inputs], description.task
     fitting = "image" if "image" in kinds else "text" if "text" in kinds else "tensor"
-    chosen = fitting if setting == "auto" else setting
+    own = task if task in PICTURE_TASKS else None
+    chosen = (own or fitting) if setting == "auto" else setting
+    if chosen in OWN and (own or chosen in PICTURE_TASKS) and chosen != own:
+        required = f"`{own}` or `auto`, as the task is that," if own else f"train.task: {chosen}"
+        raise InvalidSetting(recipe, "archive.handler", setting, required)
     if chosen == "image" and kinds[0] != "image":
         raise InvalidSetting(recipe, "archive.handler", setting, "`tensor` or `auto`, as the first input is none,")
     # numbers and rankings come as JSON alone; the other two take that as well

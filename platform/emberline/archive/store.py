@@ -118,7 +118,7 @@ def _archive(artifact: Path, settings: Archive, recipe: Path, store: Path) -> Ab
     if not artifact.is_dir():
         raise MissingFile(artifact, "the artifact", hint="emberline compress makes artifacts")
     manifest, description = read_artifact(artifact)
-    chosen = handler.choose(settings.handler, description.preprocessing, recipe)
+    chosen = handler.choose(settings.handler, description, recipe)
 
     def fill(files: Path) -> Facts:
         contents.stage(files, artifact, manifest, description, settings)

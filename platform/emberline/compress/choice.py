@@ -39,7 +39,7 @@ def choose(
     packages: Sequence[Package],
     measured: Mapping[str, Measured],
     wanted: Gates,
-    reference: "np.typing.NDArray[np.int64] | None",
+    reference: "np.typing.NDArray[np.float64] | None",
 ) -> Choice:
     """Picks by the geometric mean of the latencies over all batch sizes; a failed accuracy gate disqualifies.
 
@@ -47,7 +47,7 @@ def choose(
 
     Args:
         measured: by file name; the interpreted program at the chain's end need not be among them.
-        reference: 1 or 0 for each row as the baseline answered it; None for the baseline itself.
+        reference: how good the baseline's answer to each row is, 0 to 1; None for the baseline itself.
     """
     judged = {file: _judge(one, wanted, reference) for file, one in measured.items()}
     failed = {file for file, (_, outcome) in judged.items() if outcome is not None and outcome.verdict == "failed"}
@@ -85,8 +85,8 @@ def latencies_of(one: Measured) -> tuple[Latency, ...]:
     )
 
 
-def correct_rows(one: Measured) -> "np.typing.NDArray[np.int64]":
-    """1 or 0 for each validation row.
+def correct_rows(one: Measured) -> "np.typing.NDArray[np.float64]":
+    """1 or 0 for each validation row; between them where an answer can be right in part.
 
     Raises:
         StageFailed: it was timed without rows.
@@ -101,7 +101,7 @@ def _kind(package: Package) -> str:
 
 
 def _judge(
-    one: Measured, wanted: Gates, reference: "np.typing.NDArray[np.int64] | None"
+    one: Measured, wanted: Gates, reference: "np.typing.NDArray[np.float64] | None"
 ) -> tuple[float, Outcome | None]:
     if reference is None:
         return 0.0, None

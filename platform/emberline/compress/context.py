@@ -1,6 +1,6 @@
 """What every stage may read: the recipe, rows as the model takes them, the target, the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from torch import nn
 from emberline import assets, data
 from emberline.compress.target import Target
 from emberline.data import Rows, Splits
+from emberline.data.targets import BadTarget, targets_of
 from emberline.errors import EmberlineError
+from emberline.models import quality
 from emberline.recipe import Compress, ExportBackend, Recipe
 from emberline.runlog import RunLog
 
@@ -45,12 +47,12 @@ class Context:
         return splits
 
     @cached_property
-    def validation(self) -> tuple[Arrays, NDArray[np.int64]]:
+    def validation(self) -> tuple[Arrays, NDArray[Any]]:
         """All validation rows: inputs and labels."""
         return prepare(self.recipe, self.splits.validation, range(len(self.splits.validation)))
 
     @cached_property
-    def test(self) -> tuple[Arrays, NDArray[np.int64]]:
+    def test(self) -> tuple[Arrays, NDArray[Any]]:
         """All test rows, for the report alone; no stage and no gate looks at them."""
         return prepare(self.recipe, self.splits.test, range(len(self.splits.test)))
 
@@ -66,12 +68,12 @@ class Context:
         return tuple(torch.from_numpy(np.resize(array, (rows, *array.shape[1:]))) for array in inputs)
 
     def accuracy(self, program: Callable[..., Any]) -> float:
-        return float(self.correct(program).mean())
+        return float(self.quality(program).mean())
 
-    def correct(self, program: Callable[..., Any]) -> NDArray[np.bool_]:
-        """For each validation row, whether the largest of the first output is its label."""
+    def quality(self, program: Callable[..., Any]) -> NDArray[np.float64]:
+        """For each validation row, how good the first output is, 0 to 1, as `emberline.models.quality` has it."""
         inputs, labels = self.validation
-        return np.asarray(predictions(program, inputs, self.max_batch).argmax(axis=-1) == labels)
+        return quality.of_rows(self.recipe.train.task, predictions(program, inputs, self.max_batch), labels)
 
 
 def _missing_teacher() -> nn.Module:
@@ -90,20 +92,24 @@ def predictions(program: Callable[..., Any], inputs: Arrays, batch: int) -> NDAr
     return np.concatenate(outputs)
 
 
-def prepare(recipe: Recipe, rows: Rows, indices: Any) -> tuple[Arrays, NDArray[np.int64]]:
-    """Rows through the recipe's preprocessing, stacked.
+def prepare(recipe: Recipe, rows: Rows, indices: Iterable[int]) -> tuple[Arrays, NDArray[Any]]:
+    """Rows through the recipe's preprocessing, stacked, and their labels as its task has them.
 
     Raises:
-        EmberlineError: a row does not fit the recipe's inputs; names row and field.
+        EmberlineError: a row does not fit the recipe's inputs or task; names row and field.
     """
     shared = assets.handler_module("ember_preprocessing")
     preprocessing = shared.Preprocessing(recipe.preprocessing.model_dump(mode="json"))
-    prepared, labels = [], []
-    for index in indices:
+    prepared, labels, read = [], [], list(indices)
+    for index in read:
         instance, label = rows[index]
         try:
             prepared.append(preprocessing(instance))
         except shared.InvalidInput as error:
             raise EmberlineError(str(error), place=f"row {index} of {recipe.data.source}") from error
         labels.append(label)
-    return shared.stack(prepared), np.asarray(labels, np.int64)
+    arrays: Arrays = shared.stack(prepared)
+    try:
+        return arrays, targets_of(recipe).of(labels, arrays[0].shape[-2:])
+    except BadTarget as error:
+        raise EmberlineError(f"label: {error}", place=f"row {read[error.row]} of {recipe.data.source}") from error

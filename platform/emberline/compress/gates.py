@@ -58,23 +58,23 @@ class PairedDrop:
         return self.centre - self.half_width
 
 
-def paired_drop(baseline: NDArray[np.int64], candidate: NDArray[np.int64]) -> PairedDrop:
-    """The drop in accuracy with its one-sided bound, from 1 or 0 for each row.
+def paired_drop(baseline: NDArray[np.float64], candidate: NDArray[np.float64]) -> PairedDrop:
+    """The drop in accuracy with its one-sided bound, from 1 or 0, or what lies between, for each row.
 
-    Adds one row to each kind of disagreement, so that two models that agree on every row still have a bound.
+    Adds one row to each kind of disagreement, so that two models that agree on every row still have a bound. Of ones
+    and zeros it is the source's interval; of other values the mean and deviation of differences, by the same steps.
 
     Source: Bonett and Price, Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data, Journal of Educational and Behavioral Statistics 37 (2012), equation 4.
     """
     rows = len(baseline)
-    lost = int(((baseline == 1) & (candidate == 0)).sum())
-    won = int(((baseline == 0) & (candidate == 1)).sum())
-    p_lost, p_won = (lost + 1) / (rows + 2), (won + 1) / (rows + 2)
-    deviation = math.sqrt(p_lost + p_won - (p_lost - p_won) ** 2)
+    lost = np.asarray(baseline, np.float64) - candidate
+    centre = float(lost.sum()) / (rows + 2)
+    deviation = math.sqrt((float((lost**2).sum()) + 2) / (rows + 2) - centre**2)
     return PairedDrop(
         rows=rows,
-        drop=(lost - won) / rows,
-        centre=p_lost - p_won,
+        drop=float(lost.sum()) / rows,
+        centre=centre,
         half_width=_Z * deviation / math.sqrt(rows + 2),
         deviation=deviation,
     )

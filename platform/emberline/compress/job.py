@@ -12,7 +12,7 @@ from emberline.compress.plan import Step, base_key, choose_backends, plan, requi
 from emberline.compress.target import Target, this_machine
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
-from emberline.recipe import Compress, Export, ExportBackend, Recipe, Variant, load_recipe
+from emberline.recipe import PICTURE_TASKS, Compress, Export, ExportBackend, Recipe, Variant, load_recipe
 from emberline.runlog import RunLog, warn
 
 if TYPE_CHECKING:
@@ -138,4 +138,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
         exact = as_trained(recipe, folder)
     if recipe.train.task == "ranking":
         warn("compression judges a ranking's rows one by one: accuracy is how many of them have their label, not NDCG")
+    if recipe.train.task in PICTURE_TASKS:
+        told = {"detection": "average precision at an overlap of one half", "segmentation": "intersection over union"}
+        warn(f"accuracy is {told[recipe.train.task]} of each picture alone, and the mean over pictures")
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))

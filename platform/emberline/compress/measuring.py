@@ -11,7 +11,7 @@ from emberline.artifact import Artifact
 from emberline.measure import Candidate, measure
 from emberline.measure.session import Measured
 from emberline.paper import digest_of
-from emberline.recipe import Compress
+from emberline.recipe import Compress, Task
 from emberline.runlog import RunLog
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ ByFile = dict[str, Measured]
 
 
 def measure_all(
-    drafts: Drafts, settings: Compress, cache: Path, log: RunLog, make_context: Callable[[], "Context"]
+    drafts: Drafts,
+    settings: Compress,
+    cache: Path,
+    log: RunLog,
+    make_context: Callable[[], "Context"],
+    *,
+    task: Task,
 ) -> tuple[dict[str, ByFile], str]:
     """All packages of all artifacts side by side on the validation rows, and the key of that measurement.
 
@@ -52,6 +58,7 @@ def measure_all(
             memory=settings.device == "cpu",  # what a GPU holds is not in the process
             inputs=inputs,
             labels=labels,
+            task=task,
             log=log,
         )
     storage.write_bytes(kept, json.dumps({name: one.to_json() for name, one in measured.items()}).encode())
@@ -59,16 +66,21 @@ def measure_all(
 
 
 def score_test_rows(
-    drafts: Drafts, settings: Compress, cache: Path, make_context: Callable[[], "Context"]
-) -> dict[str, list[int]]:
-    """1 or 0 for each test row, by artifact, from the package that leads its chain.
+    drafts: Drafts,
+    settings: Compress,
+    cache: Path,
+    make_context: Callable[[], "Context"],
+    *,
+    task: Task,
+) -> dict[str, list[float]]:
+    """How good the answer to each test row is, by artifact, from the package that leads its chain.
 
     The test rows decide nothing; they are read here for the report, once for each set of packages.
     """
     leading = {name: (folder, _only(one, one.packages[0].file)) for name, (folder, one) in drafts.items()}
     kept = cache / f"tested-{_key(leading, settings)[:20]}.json"
     if kept.is_file():
-        earlier: dict[str, list[int]] = _read(kept)
+        earlier: dict[str, list[float]] = _read(kept)
         return earlier
     context = make_context()
     if len(context.splits.test) == 0:
@@ -76,8 +88,9 @@ def score_test_rows(
     inputs, labels = context.test
     candidates = [Candidate(name, folder, one.model_dump(mode="json")) for name, (folder, one) in leading.items()]
     scored = measure(
-        candidates, (), threads=settings.threads, device=settings.device, memory=False, inputs=inputs, labels=labels
-    )
+        candidates, (), threads=settings.threads, device=settings.device, memory=False, inputs=inputs, labels=labels,
+        task=task,
+    )  # fmt: skip
     correct = {name: [] if one.correct is None else one.correct.tolist() for name, one in scored.items()}
     storage.write_bytes(kept, json.dumps(correct).encode())
     return correct

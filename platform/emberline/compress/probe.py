@@ -1,31 +1,35 @@
 """The probe: a row of validation data with the answer that a healthy package gives."""
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from emberline import assets
 from emberline.artifact import Package, Probe
 from emberline.compress.context import Context
 from emberline.compress.state import State
+from emberline.recipe import Recipe
 
 # beyond the largest difference any package of the chain showed here: another CPU sums in another order
 _ROOM = 2.0
 _FLOOR = 1e-3
+_SURE = 0.5  # of the probe's objects, those that each package of the chain must find
 
 
 def make_probe(state: State, packages: tuple[Package, ...], folder: Path, context: Context) -> Probe:
-    """The first validation row the model gets right, what the float model says of it, and how far packages are off.
+    """The validation row the model answers best (the first of equals), what the float model says of it, and how far
+    packages are off.
 
     The tolerance covers the whole chain (a float package must pass the probe of an int8 artifact), and not much more.
     Every output has one of its own.
     """
     (inputs, _), loader = context.validation, assets.handler_module("ember_packages")
-    right = np.flatnonzero(context.correct(state.model))
-    row = int(right[0]) if right.size else 0
+    row = int(context.quality(state.model).argmax())
     with torch.no_grad():
         answer = state.model(*[torch.from_numpy(array[row : row + 1]) for array in inputs])
     outputs = assets.handler_module("ember_backends").outputs_of(answer)
@@ -46,7 +50,22 @@ def make_probe(state: State, packages: tuple[Package, ...], folder: Path, contex
         tolerance=first,
         more_expected=tuple(tuple(float(value) for value in one) for one in expected[1:]),
         more_tolerance=tuple(more),
+        answer=_answer(context.recipe, outputs[0][0].numpy(), instance),
     )
+
+
+def _answer(recipe: Recipe, output: NDArray[Any], instance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a handler makes of one row's output, or what of it stands for the rest; None where it tells the outputs."""
+    task, labels = recipe.train.task, recipe.labels
+    if task == "detection":
+        boxes, name = assets.handler_module("ember_boxes"), recipe.preprocessing.inputs[0].name
+        size = assets.handler_module("ember_preprocessing").image_size(name, instance[name])
+        return {"detections": boxes.to_json(boxes.detect(output, _SURE), size, labels)}
+    if task == "segmentation":
+        masks = assets.handler_module("ember_masks")
+        shares = masks.shares(masks.classes_of(output), len(labels))
+        return {"shares": dict(zip(labels, shares.tolist(), strict=True))}
+    return None
 
 
 def _json_ready(value: Any) -> Any:

@@ -89,17 +89,22 @@ def require_usable(model: nn.Module, context: Context) -> None:
 
     Raises:
         StageFailed: it fails in forward; names the layer.
-        InvalidSetting: it gives another number of scores a row than the recipe has labels.
+        InvalidSetting: its first output is not of the shape that the recipe's task and labels ask for.
     """
     example = context.example(2)
     require_forward(model, example, "compress")
     with torch.no_grad():
         answer = model(*example)
-    scores, labels = assets.handler_module("ember_backends").outputs_of(answer)[0], context.recipe.labels
-    if labels and (scores.dim() != 2 or scores.shape[1] != len(labels)):  # noqa: PLR2004 - rows, classes
-        required = f"{[len(example[0]), len(labels)]}, a score for each of the recipe's {len(labels)} labels,"
+    shape, count = list(assets.handler_module("ember_backends").outputs_of(answer)[0].shape), len(context.recipe.labels)
+    rows, each = len(example[0]), f"a score for each of the recipe's {count} labels,"
+    sides = example[0].shape[-2:]
+    fits, required = {
+        "detection": (len(shape) > 2 and shape[-1] == 4 + count, f"[{rows}, …, {4 + count}], four sides and {each}"),  # noqa: PLR2004 - rows, candidates, numbers
+        "segmentation": (shape == [rows, count, *sides], f"{[rows, count, *sides]}, for each pixel {each}"),
+    }.get(context.recipe.train.task, (not count or shape == [rows, count], f"{[rows, count]}, {each}"))
+    if not fits:
         hint = "name every class in `labels`, in the order of the model's outputs, or mend model.arguments"
-        raise InvalidSetting("labels", "the shape of the model's first output", list(scores.shape), required, hint=hint)
+        raise InvalidSetting("labels", "the shape of the model's first output", shape, required, hint=hint)
 
 
 def _call(error: Exception) -> str:

@@ -29,6 +29,7 @@ def describe(recipe: Recipe, stages: Sequence[Done], because: str | None) -> Art
         weights=_WEIGHTS,
         preprocessing=recipe.preprocessing,
         labels=recipe.labels,
+        task=recipe.train.task,
         packages=tuple(Package.model_validate(package) for package in state["packages"]),
         stages=tuple(notes),
     )

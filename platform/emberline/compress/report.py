@@ -27,7 +27,7 @@ def write_report(
     *,
     command: str,
     runs: Path,
-    tested: Mapping[str, list[int]],
+    tested: Mapping[str, list[float]],
     made_by: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes both files; returns the page's path. Drawn anew only when its content changed.
@@ -92,7 +92,7 @@ def _drawings_of(one: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
 
 
 def _content(
-    recipe: Recipe, entries: Mapping[str, Entry], command: str, runs: Path, tested: Mapping[str, list[int]]
+    recipe: Recipe, entries: Mapping[str, Entry], command: str, runs: Path, tested: Mapping[str, list[float]]
 ) -> dict[str, Any]:
     settings = recipe.compress
     baseline = settings.baseline if settings else ""
@@ -129,7 +129,7 @@ def _wants_installed(settings: Compress) -> bool:
 
 
 def _artifact(
-    entry: Entry, baseline: str, tested: Mapping[str, list[int]], reference: NDArray[np.int64] | None
+    entry: Entry, baseline: str, tested: Mapping[str, list[float]], reference: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     """One artifact's part of the report.
 
@@ -174,11 +174,11 @@ def _artifact(
     }
 
 
-def _test(name: str, baseline: str, tested: Mapping[str, list[int]]) -> dict[str, Any] | None:
+def _test(name: str, baseline: str, tested: Mapping[str, list[float]]) -> dict[str, Any] | None:
     """Accuracy on the test rows, and the drop with its bound; None where there are none."""
     if name not in tested or baseline not in tested:
         return None
-    correct, reference = np.asarray(tested[name], np.int64), np.asarray(tested[baseline], np.int64)
+    correct, reference = np.asarray(tested[name], np.float64), np.asarray(tested[baseline], np.float64)
     paired = paired_drop(reference, correct)
     return {
         "rows": len(correct),

@@ -131,7 +131,9 @@ def judge_all(
     drafts: Drafts = {name: (chains[name][-1].folder, one) for name, one in described.items()}
     baseline = job.settings.baseline
     context = cache(partial(job.context, plans[baseline]))
-    measured, measurement_key = measure_all(drafts, job.settings, job.cache, job.log, context)
+    measured, measurement_key = measure_all(
+        drafts, job.settings, job.cache, job.log, context, task=job.recipe.train.task
+    )
     reference = choose(described[baseline].packages, measured[baseline], job.settings.artifacts[baseline].gates, None)
     entries = {}
     for name, artifact in described.items():
@@ -183,8 +185,8 @@ def _with_layers(failure: StageFailed | None, layers: list[tuple[str, float]]) -
     return StageFailed(str(failure.place), failure.fact, hint=hint)
 
 
-def score_published(job: Job, entries: dict[str, Entry]) -> dict[str, list[int]]:
-    """1 or 0 for each test row, of the artifacts that passed: for the report alone."""
+def score_published(job: Job, entries: dict[str, Entry]) -> dict[str, list[float]]:
+    """How good the answer to each test row is, of the artifacts that passed: for the report alone."""
     drafts = {name: (entry.folder, entry.artifact) for name, entry in entries.items() if entry.failure is None}
     context = cache(lambda: job.context(job.plan(job.settings.baseline)))
-    return score_test_rows(drafts, job.settings, job.cache, context) if drafts else {}
+    return score_test_rows(drafts, job.settings, job.cache, context, task=job.recipe.train.task) if drafts else {}

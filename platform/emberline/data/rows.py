@@ -18,11 +18,13 @@ class Rows(Protocol):
     Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts;
     `order(seed, epoch)`, a permutation of their own that suits how they are stored; and `groups`, a sequence of numbers
     that tells which rows are one request's candidates: then cascades of rankings are judged request by request.
+
+    A row's label is the number of its class, or what `emberline.data.targets` says of the recipe's task.
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Instance, int]: ...
+    def __getitem__(self, index: int) -> tuple[Instance, Any]: ...
 
 
 @dataclass(frozen=True)

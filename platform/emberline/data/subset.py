@@ -5,6 +5,7 @@ files are often written in some order of their own.
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> tuple[Instance, int]:
+    def __getitem__(self, index: int) -> tuple[Instance, Any]:
         return self._rows[int(self._indices[index])]
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emberline import assets, process
 from emberline.errors import StageFailed
 from emberline.measure.timing import Timing
+from emberline.recipe import Task
 from emberline.runlog import RunLog
 
 ROUNDS = 40
@@ -73,7 +74,8 @@ class Measured:
         skipped: why others of the chain did not.
         size_bytes: of the package that ran.
         memory_mb: peak of a process that loads it and answers the largest batch size; None where it was not asked.
-        correct: 1 or 0 for each row given, of shape (rows,); None without rows.
+        correct: 1 or 0 for each row given, of shape (rows,), between them where an answer can be right in part; None
+            without rows.
     """
 
     name: str
@@ -81,7 +83,7 @@ class Measured:
     skipped: tuple[str, ...]
     size_bytes: int
     timings: tuple[Timing, ...]
-    correct: NDArray[np.int64] | None
+    correct: NDArray[np.float64] | None
     memory_mb: float | None = None
 
     @classmethod
@@ -92,7 +94,7 @@ class Measured:
             skipped=tuple(raw["skipped"]),
             size_bytes=raw["size_bytes"],
             timings=tuple(Timing.from_json(timing) for timing in raw["timings"]),
-            correct=None if raw["correct"] is None else np.asarray(raw["correct"], np.int64),
+            correct=None if raw["correct"] is None else np.asarray(raw["correct"], np.float64),
             memory_mb=raw["memory_mb"],
         )
 
@@ -122,6 +124,7 @@ def measure(
     memory: bool = True,
     inputs: tuple[NDArray[Any], ...] | None = None,
     labels: NDArray[Any] | None = None,
+    task: Task = "classification",
     log: RunLog | None = None,
 ) -> dict[str, Measured]:
     """Times all candidates in interleaved rounds, in a process of their own; scores them where labels are given.
@@ -131,6 +134,7 @@ def measure(
             the first artifact's.
         budget_s: seconds for the rounds of one batch size.
         device: where packages run, `cpu` or `cuda`; modules run on the CPU.
+        task: what the labels are of.
         memory: whether peaks of memory are taken too, each in a forked process.
 
     Raises:
@@ -150,6 +154,7 @@ def measure(
             "budget_s": budget_s,
             "device": device,
             "memory": memory,
+            "task": task,
             "rows": str(rows) if rows else None,
         }
         raw = _run(folder, job, threads, log)

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from emberline import assets
 from emberline.measure import modules
 from emberline.measure.memory import peak_mb
+from emberline.models import quality
+from emberline.recipe import Task
 
 Batch = tuple[NDArray[Any], ...]
 Program = Callable[[Batch], Sequence[NDArray[Any]]]
@@ -63,7 +65,7 @@ def main(job_path: Path, result_path: Path) -> None:
         print(f"timed {len(timings[0]['wall_ms'])} rounds at batch {batch_size}", flush=True)
     if labels is not None:
         for one, program in zip(chosen, programs, strict=True):
-            result[one.name]["correct"] = score(program, one.rows, labels)
+            result[one.name]["correct"] = score(program, one.rows, labels, job["task"])
     result_path.write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -92,13 +94,13 @@ def time_interleaved(
     return timings
 
 
-def score(model: Program, inputs: Batch, labels: NDArray[Any], batch_size: int = 64) -> list[int]:
-    """1 for each row whose largest first output is its label, else 0."""
-    correct: list[int] = []
+def score(model: Program, inputs: Batch, labels: NDArray[Any], task: Task, batch_size: int = 64) -> list[float]:
+    """How good the first output is for each row, 0 to 1, as `emberline.models.quality` has it."""
+    scores: list[float] = []
     for start in range(0, len(labels), batch_size):
         outputs = model(tuple(array[start : start + batch_size] for array in inputs))[0]
-        correct.extend((outputs.argmax(axis=-1) == labels[start : start + batch_size]).astype(int).tolist())
-    return correct
+        scores.extend(quality.of_rows(task, outputs, labels[start : start + batch_size]).tolist())
+    return scores
 
 
 def _warm_up(model: Program, batch: Batch) -> float:

@@ -1,6 +1,6 @@
 """Losses: from outputs and labels of one piece of a batch to its mean loss.
 
-Legend of shapes: B rows, K outputs; of rankings B groups of L rows each, R = B·L rows.
+Legend of shapes: B rows, K outputs; of rankings B groups of L rows each, R = B·L rows; of pictures H height, W width.
 """
 
 import torch
@@ -10,6 +10,22 @@ from torch.nn import functional
 def cross_entropy(outputs_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffixes
     """Mean cross-entropy; labels are class indices."""
     return functional.cross_entropy(outputs_BK, labels_B)
+
+
+def pixels(outputs_BKHW: torch.Tensor, labels_BHW: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffixes
+    """Mean cross-entropy of pixels plus 1 - Dice, so that small objects weigh as much as the ground around them.
+
+    Dice is that of each class which a picture has, the mean over classes, then over pictures.
+
+    Source: Milletari, Navab and Ahmadi, V-Net (2016), section 3, by class and with plain probabilities below the line.
+    """
+    outputs = outputs_BKHW.float()
+    wanted = functional.one_hot(labels_BHW, outputs.shape[1]).movedim(-1, 1).to(outputs.dtype)
+    shared = (torch.softmax(outputs, dim=1) * wanted).sum((2, 3))
+    sizes = wanted.sum((2, 3))
+    dice = 2 * shared / (torch.softmax(outputs, dim=1).sum((2, 3)) + sizes)
+    there = sizes > 0
+    return functional.cross_entropy(outputs, labels_BHW) + 1 - ((dice * there).sum(1) / there.sum(1)).mean()
 
 
 def ndcg(outputs_RK: torch.Tensor, labels_BL: torch.Tensor) -> torch.Tensor:  # noqa: N803 - shape suffixes

@@ -29,10 +29,12 @@ from emberline.recipe.serve import Serve, Tuned
 from emberline.recipe.settings import overlay
 from emberline.recipe.stages import AwareTraining, Distill, Export, ExportBackend, Finetune, Prune, Quantize, Stage
 from emberline.recipe.teaching import Distillation, Teaching
-from emberline.recipe.train import EarlyStopping, Optimizer, Train
+from emberline.recipe.train import METRICS, PICTURE_TASKS, EarlyStopping, Optimizer, Task, Train
 from emberline.recipe.yamlfile import read_yaml
 
 __all__ = [
+    "METRICS",
+    "PICTURE_TASKS",
     "Archive",
     "AwareTraining",
     "Cascade",
@@ -59,6 +61,7 @@ __all__ = [
     "Serve",
     "Stage",
     "Step",
+    "Task",
     "Teaching",
     "Train",
     "Tuned",

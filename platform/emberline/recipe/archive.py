@@ -12,5 +12,6 @@ class Archive(Section):
     cascades: dict[Name, Cascade] = {}
     """Further versions, each made of several artifacts."""
     handler: str = "auto"
-    """`auto`, `tensor`, `image`, `text`, `ranking`, or the path of the user's own file, from the recipe's folder."""
+    """`auto`, `tensor`, `image`, `text`, `ranking`, `detection`, `segmentation`, or the path of the user's own file,
+    from the recipe's folder."""
     licence: str = "unspecified"

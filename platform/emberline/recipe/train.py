@@ -8,6 +8,22 @@ from emberline.errors import InvalidSetting
 from emberline.recipe.fields import Reference, Section
 from emberline.recipe.teaching import Distillation
 
+Task = Literal["classification", "ranking", "detection", "segmentation"]
+METRICS: dict[Task, str] = {
+    "classification": "accuracy",
+    "ranking": "ndcg",
+    "detection": "map50",
+    "segmentation": "mean_iou",
+}
+"""What each task is judged by; the more the better."""
+PICTURE_TASKS: tuple[Task, ...] = ("detection", "segmentation")
+"""Tasks whose labels are places in a picture."""
+_LOSSES = {
+    "ranking": "emberline.models.losses:ndcg",
+    "detection": "emberline.models.detection_loss:detection",
+    "segmentation": "emberline.models.losses:pixels",
+}
+
 
 class Optimizer(Section):
     name: Literal["sgd", "adamw"] = "adamw"
@@ -21,8 +37,9 @@ class Optimizer(Section):
 class EarlyStopping(Section):
     """Ends training when validation has not improved for a while, and goes back to the best weights."""
 
-    metric: Literal["accuracy", "ndcg", "loss"] = "accuracy"
-    """Of the validation rows, after each epoch; `ndcg` of a ranking."""
+    metric: Literal["accuracy", "ndcg", "map50", "mean_iou", "loss"] = "accuracy"
+    """Of the validation rows, after each epoch; `ndcg` of a ranking, `map50` of detection, `mean_iou` of
+    segmentation."""
     patience: int | None = Field(default=3, ge=1)
     """Epochs in a row without improvement after which training ends; null never ends it, and keeps the best alone."""
     min_delta: float = Field(default=0.0, ge=0)
@@ -30,9 +47,9 @@ class EarlyStopping(Section):
 
 
 class Train(Section):
-    task: Literal["classification", "ranking"] = "classification"
+    task: Task = "classification"
     """`ranking` learns the order of the rows of one group, which the data's `groups` tell; the score of a row is the
-    model's last output."""
+    model's last output. `detection` learns boxes of objects, `segmentation` the class of each pixel."""
     top: int = Field(default=10, ge=1)
     """Of a ranking: how many of the first items count in its metric, NDCG."""
     epochs: int = Field(default=10, ge=1)
@@ -57,7 +74,8 @@ class Train(Section):
     warmup_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     loss: Reference = "emberline.models.losses:cross_entropy"
-    """Of a ranking, if not given, `emberline.models.losses:ndcg`."""
+    """If not given, of a ranking `emberline.models.losses:ndcg`, of detection
+    `emberline.models.detection_loss:detection`, of segmentation `emberline.models.losses:pixels`."""
     distill: Distillation | None = None
     augment: Reference | None = None
     track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
@@ -91,10 +109,9 @@ class Train(Section):
     @model_validator(mode="before")
     @classmethod
     def _losses_of_tasks(cls, given: Any) -> Any:
-        """A ranking's own loss, where none is named."""
-        if isinstance(given, dict) and given.get("task") == "ranking" and "loss" not in given:
-            return {**given, "loss": "emberline.models.losses:ndcg"}
-        return given
+        """A task's own loss, where none is named."""
+        own = _LOSSES.get(str(given.get("task"))) if isinstance(given, dict) else None
+        return given if own is None or "loss" in given else {**given, "loss": own}
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Train":
@@ -109,11 +126,15 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _metric_of_the_task(self) -> "Train":
-        wrong = {"classification": "ndcg", "ranking": "accuracy"}[self.task]
-        if self.early_stopping is not None and self.early_stopping.metric == wrong:
-            raise ValueError(f"early_stopping.metric {wrong} is none of task {self.task}; set it")
-        if self.task == "classification" and "top" in self.model_fields_set:
-            raise ValueError("top does nothing with task classification; leave it out")
+        metric = None if self.early_stopping is None else self.early_stopping.metric
+        if metric not in (None, "loss", METRICS[self.task]):
+            raise ValueError(f"early_stopping.metric {metric} is none of task {self.task}; set it")
+        if self.task != "ranking" and "top" in self.model_fields_set:
+            raise ValueError(f"top does nothing with task {self.task}; leave it out")
+        if self.task in PICTURE_TASKS and self.distill is not None:
+            raise ValueError(f"distill knows classes and rankings; with task {self.task} leave it out")
+        if self.task in PICTURE_TASKS and self.augment == "emberline.models.augmentation:crop_and_flip":
+            raise ValueError(f"augment would move pictures and not what task {self.task} is told of them; leave it out")
         if self.distill is not None and self.distill.recorded is not None and self.augment is not None:
             raise ValueError("recorded answers are to rows as they are; use a live teacher, or leave augment out")
         return self

@@ -3,12 +3,17 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
+import numpy as np
 
+from emberline import assets
 from emberline.artifact import Probe
 from emberline.serve import http
+
+_SAME_PLACE = 0.5  # overlap of two boxes of one object, as intersection over union
+_SHARE = 0.05  # of the pixels
 
 Outcome = Literal["matched", "mismatched", "failed", "busy", "no probe"]
 
@@ -56,8 +61,10 @@ def compare(body: object, probe: Probe) -> tuple[Outcome, str]:
     """An answer's numbers against the probe's raw outputs.
 
     A classifier answers `scores`, the softmax of its raw outputs; softmax never enlarges the largest difference, so the
-    probe's tolerance holds for it too. Other models answer `outputs`, the raw ones.
+    probe's tolerance holds for it too. Other models answer `outputs`, the raw ones; or what the probe holds itself.
     """
+    if probe.answer is not None:
+        return _compare_answer(body, probe.answer)
     if not isinstance(body, dict) or not isinstance(got := body.get("scores", body.get("outputs")), list):
         return "mismatched", f"got {str(body)[:200]}; expected `scores` or `outputs`"
     expected = _softmax(probe.expected) if "scores" in body else list(probe.expected)
@@ -70,6 +77,32 @@ def compare(body: object, probe: Probe) -> tuple[Outcome, str]:
         return "matched", ""
     shown = f"got {_short(numbers)}, expected {_short(expected)}"
     return "mismatched", f"{shown}: the largest difference {max(differences):.4g} is over {probe.tolerance:g}"
+
+
+def _compare_answer(body: object, expected: dict[str, Any]) -> tuple[Outcome, str]:
+    """Detections: each that is expected is found, by label and place. Shares: each is about what is expected.
+
+    Packages of lower precision move boxes and borders a little, so equality is not asked for.
+    """
+    got = body if isinstance(body, dict) else {}
+    try:
+        if "detections" in expected:
+            boxes = assets.handler_module("ember_boxes")
+            told = [(one["label"], np.array([one["box"]], float)) for one in got["detections"]]
+            wrong = [
+                one
+                for one in expected["detections"]
+                if not any(
+                    label == one["label"] and boxes.overlaps(box, np.array([one["box"]]))[0, 0] >= _SAME_PLACE
+                    for label, box in told
+                )
+            ]
+        else:
+            told = got["shares"]
+            wrong = [(name, part) for name, part in expected["shares"].items() if not abs(told[name] - part) <= _SHARE]
+    except (KeyError, TypeError, ValueError, IndexError):
+        return "mismatched", f"got {str(body)[:200]}; expected {str(expected)[:200]}"
+    return ("mismatched", f"got {str(told)[:200]}, without {str(wrong)[:200]}") if wrong else ("matched", "")
 
 
 def _softmax(values: tuple[float, ...]) -> list[float]:

@@ -22,8 +22,9 @@ from emberline import assets
 from emberline.data import Ahead, Rows, Splits, order_of
 from emberline.data.rows import Instance, telling_rows
 from emberline.data.source import check_labels
+from emberline.data.targets import BadTarget, Targets, targets_of
 from emberline.errors import EmberlineError
-from emberline.recipe import Input, Preprocessing, Recipe
+from emberline.recipe import PICTURE_TASKS, Input, Preprocessing, Recipe, Task
 from emberline.train.groups import ABSENT, Groups
 
 Inputs = tuple[torch.Tensor, ...]
@@ -118,7 +119,7 @@ def batches_of(
     plan = plan_of(recipe, len(rows if groups is None else groups), epochs)
     return Batches(
         rows, plan, preprocessing, len(recipe.labels), place,
-        threads=recipe.data.threads, ahead=recipe.data.ahead, groups=groups,
+        threads=recipe.data.threads, ahead=recipe.data.ahead, groups=groups, task=recipe.train.task,
     )  # fmt: skip
 
 
@@ -135,14 +136,15 @@ class Batches:
         threads: how many read ahead and decode; 0 reads when asked.
         ahead: how many parts are kept ready.
         groups: of a ranking; the plan counts them, and labels come as (groups, rows of each).
+        task: what labels are of.
     """
 
     def __init__(
         self, rows: Rows, plan: Plan, preprocessing: Preprocessing, num_classes: int, place: str, *,
-        threads: int = 0, ahead: int = 4, groups: Groups | None = None,
+        threads: int = 0, ahead: int = 4, groups: Groups | None = None, task: Task = "classification",
     ) -> None:  # fmt: skip
-        self.plan, self.rows, self.num_classes, self._place = plan, rows, num_classes, place
-        self._prepare, self._groups = Prepare(preprocessing, place), groups
+        self.plan, self.rows, self.num_classes, self._place, self._task = plan, rows, num_classes, place, task
+        self._prepare, self._groups = Prepare(preprocessing, place, Targets(task, num_classes)), groups
         own = partial(order_of, rows) if groups is None else groups.order
         self._order = lru_cache(maxsize=2)(lambda epoch: own(plan.seed, epoch))
         self._parts: Callable[[int], Sequence[Bounds]] = lambda _step: ()
@@ -174,7 +176,8 @@ class Batches:
         """Inputs and labels of some rows; of a ranking, of some groups."""
         if self._groups is None:
             inputs, labels = self._prepare(self.rows, indices)
-            check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
+            if self._task not in PICTURE_TASKS:  # their labels are looked at row by row
+                check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
             return inputs, torch.from_numpy(labels)
         inputs, grades = self._prepare.groups(self.rows, self._groups, indices)
         check_labels(grades[grades != ABSENT], self.num_classes, f"{self._place}, among groups {_few(indices)}")
@@ -186,25 +189,34 @@ class Prepare:
 
     Args:
         place: the source with its split, for errors.
+        targets: what labels are; class numbers, if not given.
     """
 
-    def __init__(self, preprocessing: Preprocessing, place: str) -> None:
-        self._place = place
+    def __init__(self, preprocessing: Preprocessing, place: str, targets: Targets | None = None) -> None:
+        self._place, self._targets = place, targets or Targets()
         self._module = assets.handler_module("ember_preprocessing")
         self._apply = self._module.Preprocessing(preprocessing.model_dump(mode="json"))
 
-    def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
+    def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[Any]]:
         """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
-        labels = np.empty(len(indices), np.int64)
+        labels: list[Any] = []
         instances: list[Instance] = []
         with _READING:
-            for position, index in enumerate(indices.tolist()):
+            for index in indices.tolist():
                 try:
-                    instance, labels[position] = rows[index]
+                    instance, label = rows[index]
                     instances.append(dict(instance))
+                    labels.append(label if self._targets.task in PICTURE_TASKS else int(label))
                 except _FAULTS as error:
                     raise self._unreadable(rows, index, error) from error
-        return tuple(torch.from_numpy(array) for array in self._decode(rows, indices, instances)), labels
+        arrays = self._decode(rows, indices, instances)
+        try:
+            targets = self._targets.of(labels, arrays[0].shape[-2:])
+        except BadTarget as error:
+            hint = "a row's label is what `emberline.data.targets` says of the recipe's task"
+            place = self._where(rows, int(indices[error.row]))
+            raise EmberlineError(f"label: {error}", place=place, hint=hint) from error
+        return tuple(torch.from_numpy(array) for array in arrays), targets
 
     def groups(self, rows: Rows, groups: Groups, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
         """Inputs of some groups' rows one after the other, and labels by group: (B, L), -1 where a row fills up.
@@ -257,7 +269,7 @@ def check_rows(splits: Splits, recipe: Recipe) -> None:
     for split in ("train", "validation"):
         rows, place = getattr(splits, split), place_of(recipe, split)
         before = _random_states()
-        Prepare(recipe.preprocessing, place)(rows, np.array(telling_rows(rows)))
+        Prepare(recipe.preprocessing, place, targets_of(recipe))(rows, np.array(telling_rows(rows)))
         if _random_states() != before:
             # threads read ahead, so such numbers would come in another order each time, and disturb dropout's
             hint = "let rows[index] give the same row each time; train.augment is the place for randomness"

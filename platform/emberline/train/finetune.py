@@ -25,7 +25,7 @@ class Finetuned:
     """What came of it: steps done, loss of the last step, and the metric over the validation rows.
 
     Attributes:
-        metric: `accuracy`, or `ndcg` of a ranking.
+        metric: as of an `Evaluation`.
     """
 
     steps: int

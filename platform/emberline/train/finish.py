@@ -123,6 +123,7 @@ def _draft(target: Path, recipe: Recipe, parent: Manifest, weights: Tensors, fac
         weights=_WEIGHTS,
         preprocessing=recipe.preprocessing,
         labels=recipe.labels,
+        task=recipe.train.task,
         stages=({"stage": "train", **told},),
     )
     with write_paper(target, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=parent) as draft:

@@ -31,7 +31,7 @@ class RecordedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Instance, int]:
+    def __getitem__(self, index: int) -> tuple[Instance, Any]:
         instance, label = self._rows[index]
         return {**instance, TEACHER_INPUT: self._answers[index]}, label
 

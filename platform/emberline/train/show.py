@@ -9,6 +9,7 @@ from typing import Any, Self
 import orjson
 from rich.console import Console
 
+from emberline.recipe import METRICS
 from emberline.runlog import RunLog
 from emberline.train.view import Facts, View, view_on
 
@@ -50,7 +51,7 @@ class Show:
         elif kind == "step":
             self._step(event)
         elif kind == "epoch":
-            metric = "ndcg" if "ndcg" in event else "accuracy"
+            metric = next(name for name in METRICS.values() if name in event)
             self._facts[metric] = float(event[metric])
         elif (text := sentence(event)) is not None:
             self._say(text)

@@ -19,7 +19,7 @@ import orjson
 
 from emberline import storage
 from emberline.errors import MissingTool
-from emberline.recipe import Recipe
+from emberline.recipe import METRICS, Recipe
 from emberline.runlog import warn
 from emberline.train.folder import LOG, training_of
 from emberline.train.summary import Event
@@ -29,10 +29,12 @@ _PLACE = "tracking.json"
 # event → part → the event's numbers that stand there under part/name
 _SCALARS: dict[str, dict[str, tuple[str, ...]]] = {
     "step": {"train": ("loss", "samples_per_s")},
-    "epoch": {"validation": ("accuracy", "ndcg", "loss")},
+    "epoch": {"validation": (*METRICS.values(), "loss")},
     "world": {"run": ("world_size",)},
     "restart": {"run": ("seconds_lost", "steps_lost")},
-    "done": {"result": ("accuracy", "ndcg", "loss", "goodput", "seconds", "seconds_lost", "steps_lost", "restarts")},
+    "done": {
+        "result": (*METRICS.values(), "loss", "goodput", "seconds", "seconds_lost", "steps_lost", "restarts"),
+    },
 }
 
 
