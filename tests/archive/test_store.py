@@ -252,13 +252,15 @@ def write_run(runs, artifact, facts):
     with paper.write_paper(artifact, "artifact", parent=manifest) as draft:
         for name, content in files.items():
             (draft.folder / name).write_bytes(content)
+        draft.facts["data_digest"] = facts.get("data_digest")
     return run
 
 
 def test_the_card_tells_of_training_and_data(archive, runs, artifact):
-    write_run(runs, artifact, {"accuracy": 0.9, "rows": 1437})
+    digest = {"xxh3": "ab" * 16, "rows": 1437, "of": "arrays"}
+    write_run(runs, artifact, {"accuracy": 0.9, "rows": 1437, "data_digest": digest})
     card = read_archive(archive().path).card
-    assert card["run"] == "tiny"
+    assert (card["run"], card["data_digest"]) == ("tiny", digest)
     assert (card["training"]["accuracy"], card["training"]["rows"]) == (0.9, 1437)
     source = {"source": "my_data:rows", "arguments": {"year": 2024}}
     assert card["training"]["data"] == {**source, "sample": None, "threads": 2, "ahead": 4}

@@ -90,6 +90,7 @@ def model_card(
         "inputs": [spec.model_dump(mode="json") for spec in description.preprocessing.inputs],
         "labels": list(description.labels),
         "task": description.task,
+        "data_digest": manifest.facts.get("data_digest"),
         "training": training,
         "packages": [package.model_dump(mode="json") for package in description.packages],
         "measurement": None if description.measurement is None else description.measurement.model_dump(mode="json"),

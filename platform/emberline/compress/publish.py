@@ -48,6 +48,7 @@ def publish(target: Path, source: Path, artifact: Artifact, *, recipe: Recipe, p
             shutil.copyfile(source / str(name), draft.folder / str(name))
         (draft.folder / DESCRIPTION).write_bytes(to_json(artifact))
         draft.facts["key"] = key
+        draft.facts["data_digest"] = parent.facts.get("data_digest")
         if artifact.measurement is not None:
             draft.facts["accuracy"] = artifact.measurement.accuracy
             draft.facts["size_bytes"] = artifact.measurement.size_bytes

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from emberline.data.identity import Identity, of_parquet
 from emberline.data.order import windowed_order
 from emberline.data.rows import Instance, Splits
 from emberline.data.subset import Subset, divide
@@ -79,6 +80,13 @@ class ParquetRows:
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         return windowed_order(seed, epoch, tuple(one.num_rows for one in self._row_groups), self._window)
+
+    def digest(self) -> Identity:
+        """What the rows are known by: their files, whichever columns are read."""
+        rows: dict[Path, int] = {}
+        for one in self._row_groups:
+            rows[one.path] = rows.get(one.path, 0) + one.num_rows
+        return of_parquet(list(rows.items()))
 
     def place(self, index: int) -> str:
         """File, row group and row within it."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from emberline.data.identity import Identity, of_arrays
 from emberline.errors import InvalidSetting
 
 Instance = dict[str, Any]
@@ -17,7 +18,8 @@ class Rows(Protocol):
 
     Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts;
     `order(seed, epoch)`, a permutation of their own that suits how they are stored; and `groups`, a sequence of numbers
-    that tells which rows are one request's candidates: then cascades of rankings are judged request by request.
+    that tells which rows are one request's candidates: then cascades of rankings are judged request by request. And
+    `digest()`, as `emberline.data.identity` has it: then the model card says which rows were learnt from.
 
     A row's label is the number of its class, or what `emberline.data.targets` says of the recipe's task.
     """
@@ -55,6 +57,12 @@ class ArrayRows:
 
     def __getitem__(self, index: int) -> tuple[Instance, int]:
         return {name: values[index] for name, values in self.inputs.items()}, int(self.labels[index])
+
+    def digest(self) -> Identity:
+        """What the rows are known by."""
+        rest = {"labels": self.labels} if self.groups is None else {"labels": self.labels, "groups": self.groups}
+        told = [*((f"input {name}", values) for name, values in self.inputs.items()), *rest.items()]
+        return of_arrays(told, len(self))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ArrayRows":
         groups = None if self.groups is None else self.groups[indices]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from emberline.data.identity import Identity, of_arrays
 from emberline.data.order import generator
 from emberline.data.rows import Instance, Splits
 
@@ -52,6 +53,12 @@ class Shapes:
             self._made[index] = self._make(self._first + index)
         picture, label = self._made[index]
         return {"image": picture}, label
+
+    def digest(self) -> Identity:
+        """What the pictures are known by; makes those that were not made yet."""
+        made = [self[index] for index in range(len(self))]
+        arrays = [(f"image {n}", np.frombuffer(instance["image"], np.uint8)) for n, (instance, _) in enumerate(made)]
+        return of_arrays([*arrays, *((f"label {n}", label) for n, (_, label) in enumerate(made))], len(self))
 
     def _make(self, number: int) -> tuple[bytes, NDArray[Any]]:
         pixels, mask, objects = draw(generator(self._seed, number), self._size, self._most)

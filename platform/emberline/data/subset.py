@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emberline.data.identity import Identity, identity_of, of_some
 from emberline.data.order import generator, order_of
 from emberline.data.rows import Instance, Rows
 
@@ -34,6 +35,11 @@ class Subset:
         place[self._indices] = np.arange(len(self._indices))
         own = place[order_of(self._rows, seed, epoch)]
         return own[own >= 0]
+
+    def digest(self) -> Identity | None:
+        """What the rows are known by; None where the others do not tell."""
+        whole = identity_of(self._rows)
+        return None if whole is None else of_some(whole, self._indices)
 
     def place(self, index: int) -> str:
         """Where the row is kept; empty where its rows do not tell."""

@@ -20,7 +20,7 @@ from emberline.train.evaluate import Evaluation, evaluate
 from emberline.train.folder import LAST, RECIPE, TRAINED, RunFolder
 from emberline.train.loop import Training
 from emberline.train.state import Tensors
-from emberline.train.summary import since_anew, summarise
+from emberline.train.summary import data_identity, since_anew, summarise
 
 _WEIGHTS = "model.safetensors"
 
@@ -68,6 +68,7 @@ def _facts(run: RunFolder, recipe: Recipe, training: Training, seen: Evaluation,
         "best_epoch": int(training.learner.progress["best_epoch"]) or None,
         "rows": len(training.job.batches.rows),
         "sample": recipe.data.sample,
+        "data_digest": data_identity(events),
         "batch_size": training.settings.rows_per_batch,
         "learning_rate": training.settings.optimizer.learning_rate,
         "loss": losses[-1] if losses else None,
@@ -129,4 +130,5 @@ def _draft(target: Path, recipe: Recipe, parent: Manifest, weights: Tensors, fac
     with write_paper(target, "artifact", recipe=recipe.digest, seed=recipe.seed, parent=parent) as draft:
         save_file({n: t.detach().cpu().contiguous().clone() for n, t in weights.items()}, draft.folder / _WEIGHTS)
         storage.write_bytes(draft.folder / DESCRIPTION, to_json(artifact))
-        draft.facts.update({key: facts[key] for key in (str(facts["metric"]), "steps", "loss", "rows", "sample")})
+        kept = (str(facts["metric"]), "steps", "loss", "rows", "sample", "data_digest")
+        draft.facts.update({key: facts[key] for key in kept})

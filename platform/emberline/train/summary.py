@@ -98,6 +98,15 @@ def anything_kept(events: Sequence[Event]) -> bool:
     return bool(told) and told[-1] == "step"
 
 
+def data_identity(events: Sequence[Event]) -> dict[str, Any] | None:
+    """What the training data are known by, with how often they changed while the run went on; None if untold."""
+    told = [event for event in events if event["event"] == "data"]
+    if not told:
+        return None
+    facts = {key: value for key, value in told[-1].items() if key not in {"event", "time"}}
+    return {**facts, "changed": len(told) - 1} if len(told) > 1 else facts
+
+
 def last_step(events: Sequence[Event]) -> int:
     """The step of the last line about one; 0 before the first."""
     return next((int(event["step"]) for event in reversed(since_anew(events)) if event["event"] == "step"), 0)

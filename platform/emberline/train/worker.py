@@ -28,7 +28,8 @@ from typing import NoReturn, TypeVar
 import psutil
 import torch
 
-from emberline.data import Splits, check_splits, load
+from emberline.data import Rows, Splits, check_splits, load
+from emberline.data.identity import identity_of
 from emberline.errors import EmberlineError
 from emberline.models import create
 from emberline.recipe import Recipe, Train, load_recipe
@@ -54,7 +55,7 @@ from emberline.train.pulse import Phase, Pulse
 from emberline.train.resume import Resumed, resume, resume_together
 from emberline.train.show import TrainingLog
 from emberline.train.straggler import Stragglers
-from emberline.train.summary import Event, last_step, restart_facts
+from emberline.train.summary import Event, data_identity, last_step, restart_facts, since_anew
 from emberline.train.teaching import teacher_digest
 from emberline.train.tracking import Tracking, require_trackers
 from emberline.train.world import TIMEOUT, PeerLost, World, join_world, leave_world
@@ -192,7 +193,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     generation = _one_for_all(world, checkpoints.claim_generation() if world.rank == 0 else None)
     pulse.joined(generation)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
-    _tell_start(order, recipe, run, log, rows=len(splits.train))
+    _tell_start(order, recipe, run, log, rows=splits.train)
     settle = partial(_settled, order, recipe, splits, run, generation=generation, log=log)
     settings = _one_for_all(world, settle() if world.rank == 0 else None)
     exact = recipe.model_copy(update={"train": settings})
@@ -266,7 +267,7 @@ def _settled(order: Order, recipe: Recipe, splits: Splits, run: RunFolder, *, ge
     return settled(recipe.train, choice)
 
 
-def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, rows: int) -> None:
+def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, rows: Rows) -> None:
     """Logs what is particular about this start."""
     if run.anew:
         snapshot.remove_snapshots(run.replaced, run.path)
@@ -276,11 +277,27 @@ def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, ro
         minutes = TIMEOUT.total_seconds() / 60
         log.say(f"this launcher does not watch for workers that hang: one holds the others up for {minutes:g} minutes")
     if recipe.data.sample is not None:
-        log.event("sample", fraction=recipe.data.sample, rows=rows)
+        log.event("sample", fraction=recipe.data.sample, rows=len(rows))
+    if log.path is not None:
+        _tell_data(run, log, rows)
     if recipe.train.strategy == "fsdp2":
         log.say(
             "strategy fsdp2: results depend on the number of workers; a death costs the steps since the last "
             "checkpoint, and a notice waits for the end of the step, evaluation or read that is under way"
+        )
+
+
+def _tell_data(run: RunFolder, log: RunLog, rows: Rows) -> None:
+    """Logs what the training rows are known by, at the first start and where that has changed since."""
+    identity = identity_of(rows)
+    before = data_identity(since_anew(read_events(run.log)))
+    if identity is None or (before is not None and before["xxh3"] == identity["xxh3"]):
+        return
+    log.event("data", **identity)
+    if before is not None:
+        log.say(
+            f"warning: {run.path}: the training data are others than at the last start (xxh3 {before['xxh3'][:16]} → "
+            f"{identity['xxh3'][:16]}); training goes on with these, and the model card says so"
         )
 
 
