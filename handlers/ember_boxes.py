@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
@@ -83,9 +83,9 @@ def suppress(boxes: Array, classes: Array, max_overlap: float) -> NDArray[np.int
     return np.flatnonzero(left).astype(np.int64)
 
 
-def overlaps(ones: Array, others: Array) -> NDArray[np.float64]:
+def overlaps(ones: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of each pair of boxes (N, 4) and (M, 4): (N, M); 0 where both are empty."""
-    first, second = ones[:, None].astype(np.float64), others[None].astype(np.float64)
+    first, second = np.asarray(ones, np.float64)[:, None], np.asarray(others, np.float64)[None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     shared = np.clip(sides, 0, None).prod(axis=-1)
     union = _areas(first) + _areas(second) - shared

@@ -26,6 +26,42 @@ def test_a_setting_changes_the_recipe_and_its_digest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "setting", "why"),
+    [
+        ("detection", "labels=[]", "needs an image as the first input, and labels"),
+        ("detection", "preprocessing={inputs: [{name: x, shape: [3]}]}", "needs an image as the first input"),
+        ("detection", "train.early_stopping={metric: accuracy}", "metric accuracy is none of task detection"),
+        ("segmentation", "train.early_stopping={metric: map50}", "metric map50 is none of task segmentation"),
+        ("detection", "train.augment=emberline.models.augmentation:crop_and_flip", "augment would move pictures"),
+        ("detection", "train.distill={recorded: a.parquet}", "distill knows classes and rankings"),
+        ("segmentation", "train.top=3", "top does nothing with task segmentation"),
+        ("segmentation", "compress.search={}", "distillation and search know classes and rankings"),
+        (
+            "detection",
+            "compress.artifacts.int8.stages=[{stage: distill, epochs: 1}, {stage: export}]",
+            "distillation and search know classes and rankings",
+        ),
+        (
+            "detection",
+            "archive.cascades={quick: {version: '2.0', passes: [{artifact: int8, confidence: 0.5}, {artifact: fp32}]}}",
+            "a cascade sends on rows of classes or rankings",
+        ),
+        ("segmentation", f"labels={[str(n) for n in range(257)]}", "a mask of one byte a pixel has at most 256"),
+    ],
+)
+def test_what_knows_nothing_of_places_in_pictures_is_refused(name: str, setting: str, why: str) -> None:
+    with pytest.raises(InvalidSetting, match=why):
+        load_recipe(RECIPE.with_name(f"shapes-{name}.yaml"), [setting])
+
+
+def test_each_task_has_its_own_loss_unless_one_is_named() -> None:
+    paths = [RECIPE.with_name(f"{name}.yaml") for name in ("digits", "shapes-detection", "shapes-segmentation")]
+    losses = [load_recipe(path).train.loss.partition(":")[2] for path in paths]
+    assert losses == ["cross_entropy", "detection", "pixels"]
+    assert load_recipe(paths[1], ["train.loss=mine:loss"]).train.loss == "mine:loss"
+
+
+@pytest.mark.parametrize(
     ("setting", "key", "near"),
     [
         ("train.epoch=3", "train.epoch", "'epochs'"),

@@ -42,3 +42,50 @@ def test_difference_over_the_tolerance_is_told_with_both_sides():
 )
 def test_whatever_else_comes_back_is_no_match(body):
     assert probe.compare(body, RAW)[0] == "mismatched"
+
+
+BOXES = [
+    {"box": [10, 10, 30, 30], "label": "cat", "score": 0.9},
+    {"box": [50, 50, 90, 90], "label": "dog", "score": 0.6},
+]
+FINDS = Probe(instance={}, expected=(0.0,), tolerance=0.01, answer={"detections": BOXES})
+SHARES = Probe(instance={}, expected=(0.0,), tolerance=0.01, answer={"shares": {"ground": 0.75, "cat": 0.25}})
+
+
+def test_each_expected_object_is_found_by_class_and_place_whatever_else_is():
+    moved = [{**one, "box": [side + 2 for side in one["box"]], "score": 0.4} for one in reversed(BOXES)]
+    extra = {"box": [0, 0, 5, 5], "label": "cat", "score": 0.3}
+    assert probe.compare({"detections": [*moved, extra]}, FINDS) == ("matched", "")
+    assert probe.compare({"detections": []}, FINDS.model_copy(update={"answer": {"detections": []}}))[0] == "matched"
+
+
+@pytest.mark.parametrize(
+    "detections",
+    [
+        BOXES[:1],
+        [BOXES[0], {**BOXES[1], "label": "cat"}],
+        [BOXES[0], {**BOXES[1], "box": [70, 50, 110, 90]}],
+        [BOXES[0], {**BOXES[1], "box": ["a"]}],
+        [BOXES[0], {"label": "dog"}],
+        None,
+        "x",
+    ],
+)
+def test_an_object_that_is_missing_elsewhere_or_of_another_class_is_a_mismatch(detections):
+    assert probe.compare({"detections": detections}, FINDS)[0] == "mismatched"
+    assert probe.compare({"outputs": [0.0]}, FINDS)[0] == "mismatched"
+
+
+@pytest.mark.parametrize(
+    ("shares", "outcome"),
+    [
+        ({"ground": 0.72, "cat": 0.28}, "matched"),
+        ({"ground": 0.6, "cat": 0.4}, "mismatched"),
+        ({"ground": 0.75}, "mismatched"),
+        ({"ground": math.nan, "cat": math.nan}, "mismatched"),
+        ({"ground": "x", "cat": 1}, "mismatched"),
+        ([0.75, 0.25], "mismatched"),
+    ],
+)
+def test_shares_are_about_what_is_expected(shares, outcome):
+    assert probe.compare({"mask": "", "shares": shares}, SHARES)[0] == outcome

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
-import numpy as np
 
 from emberline import assets
 from emberline.artifact import Probe
@@ -88,12 +87,12 @@ def _compare_answer(body: object, expected: dict[str, Any]) -> tuple[Outcome, st
     try:
         if "detections" in expected:
             boxes = assets.handler_module("ember_boxes")
-            told = [(one["label"], np.array([one["box"]], float)) for one in got["detections"]]
+            told = [(one["label"], [one["box"]]) for one in got["detections"]]
             wrong = [
                 one
                 for one in expected["detections"]
                 if not any(
-                    label == one["label"] and boxes.overlaps(box, np.array([one["box"]]))[0, 0] >= _SAME_PLACE
+                    label == one["label"] and boxes.overlaps(box, [one["box"]])[0, 0] >= _SAME_PLACE
                     for label, box in told
                 )
             ]
