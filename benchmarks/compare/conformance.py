@@ -25,7 +25,7 @@ def trial(folder: Path, number: int, units: int = len(UNITS)) -> dict[str, Any]:
         before = _variants(running, asked)
         running.await_config(running.write("trial", 3000, revision=1))
         after = _variants(running, asked)
-    wrongly_moved = sum(a != b and not (a == "old" and b == "new") for a, b in zip(before, after, strict=True))
+    wrongly_moved = sum(a != b and not (a == "fp32" and b == "int8") for a, b in zip(before, after, strict=True))
     with router(folder / "layers", "--holdout", "0.1") as running:
         running.write("one", 3000, layer={"name": LAYER, "buckets": [0, 4000]})
         last = running.write("two", 7000, layer={"name": LAYER, "buckets": [5000, 8000]})
@@ -47,7 +47,7 @@ def _variants(running: Router, units: list[str]) -> list[str]:
 
 
 def _arm(salt: str, unit: str, weight: int) -> str:
-    return ("new", "old")[assign(salt, unit, (weight, 10_000 - weight))]
+    return ("int8", "fp32")[assign(salt, unit, (weight, 10_000 - weight))]
 
 
 def _slice(unit: str) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def _shown(folder: Path, ended: Experiment) -> tuple[float, int]:
     files = [str(path) for path in (folder / "data/exposures").glob("part=*/*.parquet")]
     window = ended.window
     assert window is not None
-    query = """SELECT variant = 'new', CAST(status >= 500 AS INT), (time_us + latency_ms * 1000) / 1e6 AS answered
+    query = """SELECT variant = 'int8', CAST(status >= 500 AS INT), (time_us + latency_ms * 1000) / 1e6 AS answered
         FROM read_parquet($1) WHERE config_version = $2 AND time_us >= $3 ORDER BY answered"""
     with duckdb.connect(":memory:") as connection:
         given = [files, window.config_version, int(window.since * 1e6)]

@@ -27,7 +27,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
         last = running.write("trial", 5000)
         running.start()
         running.await_config(last)
-        with Load(running.port, 4) as load:
+        with Load(running.port, 4, pause_s=0.001) as load:
             for _ in range(KILLS):
                 load.more(300)
                 paper = running.paper

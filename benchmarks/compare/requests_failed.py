@@ -31,7 +31,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
             ("kills", _kill),
         )
         for name, work in steps:
-            with Load(running.port, CONNECTIONS) as load:
+            with Load(running.port, CONNECTIONS, pause_s=0.001) as load:
                 load.more(200)
                 done = work(running, load)
                 load.more(200)

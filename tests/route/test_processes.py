@@ -13,23 +13,18 @@ def router(start_router):
     return start_router("--generation-s", "1", "--processes", "2", weight=5000)
 
 
-def more_answers(load, number: int = 300) -> None:
-    answered = len(load.statuses)
-    wait_until(lambda: len(load.statuses) >= answered + number, 20, "answers")
-
-
 def test_a_hot_restart_fails_no_request_and_loses_no_exposure(router, load_on):
     before = len(router.rows(columns="request_id"))
     with load_on(router.port) as load:
         for _ in range(2):
-            more_answers(load, 100)
+            load.more(100)
             pids = router.paper["envoy_pids"]
             os.kill(router.child.pid, signal.SIGHUP)
             wait_until(lambda pids=pids: not set(pids) & set(router.paper["envoy_pids"]), 30, "two successors")
-        more_answers(load, 100)
-    assert set(load.statuses) == {200}
+        load.more(100)
+    assert load.statuses == {200}
     # a predecessor closes idle connections as it drains; a client that writes into one just then asks again
-    assert len(load.errors) <= load.num_connections * 4
+    assert load.unanswered <= load.connections * 4
     rows = [row[0] for row in router.await_rows(before + len(load.request_ids))]
     assert len(rows) == len(set(rows))
     assert set(load.request_ids) <= set(rows)
@@ -38,8 +33,8 @@ def test_a_hot_restart_fails_no_request_and_loses_no_exposure(router, load_on):
 def test_both_processes_serve_and_follow_the_experiments(router, load_on, write_experiment):
     with load_on(router.port, 8) as load:
         router.await_config(write_experiment(router.experiments, 9000, revision=4))
-        more_answers(load)
-    assert set(load.statuses) == {200}
+        load.more(300)
+    assert load.statuses == {200}
     admins = router.paper["admin"].split(",")
     assert len(admins) == 2
     for admin in admins:
@@ -49,10 +44,10 @@ def test_both_processes_serve_and_follow_the_experiments(router, load_on, write_
 
 def test_a_sigkill_of_one_process_costs_only_what_it_had_in_flight(router, load_on):
     with load_on(router.port, 8) as load:
-        more_answers(load)
+        load.more(300)
         killed = router.paper["envoy_pids"][1]
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: killed not in router.paper["envoy_pids"], 20, "its successor")
-        more_answers(load)
-    assert set(load.statuses) == {200}
-    assert len(load.errors) <= 8, "one a connection at most"
+        load.more(300)
+    assert load.statuses == {200}
+    assert load.unanswered <= 8, "one a connection at most"
