@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from ember_backends import Program, device, open_package
+from ember_text import longest
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -66,20 +67,28 @@ class LoadedModel:
         package: its entry of `artifact.json`.
         skipped: one sentence for each package of the chain that was passed over.
         inputs: dtype and row shape of each input, taken from the probe.
+        tokens: of each input the least tokens of a batch, where the package takes texts as long as a batch's longest.
     """
 
     def __init__(
-        self, program: Program, package: Mapping[str, Any], inputs: tuple[Array, ...], skipped: tuple[str, ...]
+        self,
+        program: Program,
+        package: Mapping[str, Any],
+        inputs: tuple[Array, ...],
+        skipped: tuple[str, ...],
+        tokens: Sequence[int | None] = (),
     ) -> None:
         self._program = program
         self.package = dict(package)
         self.skipped = skipped
         self.inputs = tuple((row.dtype, row.shape) for row in inputs)
+        self.tokens = tuple(tokens) or (None,) * len(inputs)
 
     def __call__(self, batch: tuple[Array, ...]) -> tuple[Array, ...]:
         """Raw outputs of a batch, one array an output; a batch above the package's `max_batch` goes in pieces.
 
-        A compiled package reads whatever memory it is given, so dtype and shape are checked here.
+        A compiled package reads whatever memory it is given, so dtype and shape are checked here. Texts come padded to
+        the length the model takes at most; what is padding in all rows of a piece is left out where the package allows.
 
         Raises:
             ValueError: no rows, or an input of another dtype or shape than the model takes.
@@ -87,7 +96,8 @@ class LoadedModel:
         rows = self._check(batch)
         limit = int(self.package["max_batch"])
         pieces = [
-            self._program([_owned(array[start : start + limit]) for array in batch]) for start in range(0, rows, limit)
+            self._program(cut([array[start : start + limit] for array in batch], self.tokens))
+            for start in range(0, rows, limit)
         ]
         if len(pieces) == 1:
             return tuple(pieces[0])
@@ -160,7 +170,23 @@ def open_chosen(
 ) -> LoadedModel:
     """Opens, in this process, the package that `choose` found."""
     limit_memory()
-    return LoadedModel(open_program(folder, package, report), package, probe_row(folder, described), skipped)
+    row, tokens = probe_row(folder, described), free_tokens(described, package)
+    return LoadedModel(open_program(folder, package, report), package, row, skipped, tokens)
+
+
+def free_tokens(described: Mapping[str, Any], package: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Of each input the least tokens of a batch; None where its rows are all of one shape, as in older papers."""
+    free = package.get("tokens") or {}
+    names = [spec["name"] for spec in described["preprocessing"]["inputs"]]
+    return tuple(int(free[name]["least"]) if name in free else None for name in names)
+
+
+def cut(batch: Sequence[Array], tokens: Sequence[int | None]) -> list[Array]:
+    """A batch as a program takes it: without tokens that are padding in all rows, each array in memory of its own."""
+    return [
+        _owned(array if least is None else array[:, : longest(array, least)])
+        for array, least in zip(batch, tokens, strict=True)
+    ]
 
 
 def _owned(array: Array) -> Array:
@@ -240,10 +266,22 @@ def probe_row(folder: Path, described: Mapping[str, Any]) -> tuple[Array, ...]:
 
 
 def probe_here(folder: Path, described: Mapping[str, Any], package: Mapping[str, Any]) -> str | None:
-    """Opens a package and asks it the probe, in this process; why the answer is wrong, or None."""
+    """Opens a package and asks it the probe, in this process; why the answer is wrong, or None.
+
+    Where the number of tokens is free, it is asked twice: the text as long as it is, and padded to the most.
+    """
     probe = read_json(folder / PROBE)
     program = open_program(folder, package, lambda _text: None)
-    outputs = program([array[np.newaxis] for array in probe_row(folder, described)])
+    row, tokens = [array[np.newaxis] for array in probe_row(folder, described)], free_tokens(described, package)
+    for free in dict.fromkeys([tokens, (None,) * len(row)]):
+        reason = _answers_otherwise(program(cut(row, free)), probe)
+        if reason:
+            return reason
+    return None
+
+
+def _answers_otherwise(outputs: Sequence[Array], probe: Mapping[str, Any]) -> str | None:
+    """What is wrong with a package's outputs of the probe, or None."""
     expected = [probe["expected"], *probe.get("more_expected", ())]
     tolerances = [probe["tolerance"], *probe.get("more_tolerance", ())]
     if len(outputs) != len(expected) and "more_expected" in probe:  # older papers told the first output alone

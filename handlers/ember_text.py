@@ -4,7 +4,8 @@
     words   lower-cased words and single signs, hashed into a vocabulary of a given size
     {…}     the content of a `tokenizer.json`, run by the library `tokenizers`
 
-0 is padding and stands last; a text of more tokens than the model takes is cut there.
+0 is padding and stands last; a text of more tokens than the model takes is cut there. Each row is padded to that
+length, so that any rows stack; what is padding in all rows of a batch is left out of it later, which `longest` tells.
 """
 
 import json
@@ -34,6 +35,12 @@ def tokenize(spec: Mapping[str, Any], text: str) -> Ids:
     row = np.zeros(length, np.int64)
     row[: len(ids)] = ids
     return row
+
+
+def longest(ids: NDArray[Any], least: int = 1) -> int:
+    """Tokens of the longest row of a batch (B, length), but never below `least`."""
+    used = np.flatnonzero(ids.any(axis=0))
+    return int(min(max(least, used[-1] + 1 if used.size else 0), ids.shape[1]))
 
 
 def _enough(length: int) -> int:

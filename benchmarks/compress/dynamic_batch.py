@@ -33,7 +33,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
     for size in BATCH_SIZES:
         batch = (np.random.default_rng(0).standard_normal((size, 3, PIXELS, PIXELS), np.float32),)
         both = [programs["dynamic"], programs[f"static {size}"]]
-        dynamic, static = time_interleaved(both, [batch, batch], ROUNDS, 300.0)
+        dynamic, static = time_interleaved(both, [[batch], [batch]], ROUNDS, 300.0)
         ratio = float(np.median(np.array(dynamic["cpu_ms"]) / np.array(static["cpu_ms"])))
         found[str(size)] = {
             "dynamic_ms": float(np.median(dynamic["cpu_ms"])),

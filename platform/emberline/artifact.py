@@ -36,6 +36,13 @@ class ChannelEdit(Frozen):
     removed: tuple[int, ...]
 
 
+class Tokens(Frozen):
+    """How many tokens a batch of texts may have, padding included: any number from `least` to `most`."""
+
+    least: Annotated[int, Field(ge=1)]
+    most: Annotated[int, Field(ge=1)]
+
+
 class Package(Frozen):
     """One exported program; the list of them is the chain that a loader falls back along.
 
@@ -45,6 +52,7 @@ class Package(Frozen):
         torch: version it was exported with; `aoti` packages load with the same minor version only.
         march: what it was compiled for (`native` for the CPU it was made on), or the runtime's name and version.
         int8_kernels: quantized kernels counted in the package; 0 for floating point.
+        tokens: inputs of text whose number of tokens is free, by name; others come padded to their `length`.
     """
 
     file: str
@@ -55,6 +63,7 @@ class Package(Frozen):
     torch: str = ""
     march: str = ""
     int8_kernels: int = 0
+    tokens: dict[str, Tokens] = {}
 
 
 class Latency(Frozen):

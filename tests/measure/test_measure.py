@@ -9,6 +9,7 @@ from emberline import assets
 from emberline.errors import EmberlineError, StageFailed
 from emberline.measure import Candidate, Timing, measure, speedup
 from emberline.measure.artifacts import measure_artifacts
+from emberline.measure.batches import batches_of, unpadded
 from emberline.measure.worker import time_interleaved
 
 
@@ -96,6 +97,22 @@ def test_what_cannot_be_measured_is_told_why(given, inputs, complaint):
         measure_artifacts(given, rounds=1, batch_sizes=(1,), threads=1, inputs=inputs)
 
 
+def test_texts_are_timed_at_the_lengths_of_the_data_and_modules_without_padding():
+    ids = np.zeros((100, 40), np.int64)
+    for row in range(100):
+        ids[row, : 1 + row % 40] = 7
+    alone = batches_of((ids,), 1, [0])
+    lengths = [unpadded(batch, [0])[0].shape for batch in alone]
+    assert len(alone) == 64
+    assert all(batch[0].shape == (1, 40) for batch in alone)
+    assert {tokens for _, tokens in lengths} >= {1, 38}
+    assert np.mean([tokens for _, tokens in lengths]) == pytest.approx((ids != 0).sum(1).mean(), abs=0.5)
+    for (batch,) in batches_of((ids,), 8, [0]):
+        assert unpadded((batch,), [0])[0].shape == (8, (batch != 0).sum(1).max())
+    (only,) = batches_of((ids,), 8, [])
+    assert np.array_equal(only[0], ids[:8])
+
+
 def test_slow_candidates_get_fewer_rounds_and_never_below_seven():
     def slow(_batch):
         end = time.perf_counter() + 0.02
@@ -103,5 +120,5 @@ def test_slow_candidates_get_fewer_rounds_and_never_below_seven():
             pass
         return ()
 
-    (timing,) = time_interleaved([slow], [(np.zeros(1),)], rounds=40, budget_s=0.01)
+    (timing,) = time_interleaved([slow], [[(np.zeros(1),)]], rounds=40, budget_s=0.01)
     assert len(timing["wall_ms"]) == 7

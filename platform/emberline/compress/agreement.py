@@ -1,8 +1,9 @@
-"""Whether a package computes what its model computes: all outputs, at every batch size that will be served.
+"""Whether a package computes what its model computes: all outputs, at every batch size and several lengths of texts.
 
 Legend of shapes: B rows, K outputs.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from emberline import assets
 from emberline.artifact import Package
 from emberline.compress.context import Context
 from emberline.compress.state import State
+from emberline.compress.tokens import Length
 from emberline.errors import StageFailed
 
 # largest relative error against the reference. A package of ours is held against the program it was compiled from, run
@@ -29,31 +31,31 @@ Outputs = list[NDArray[Any]]
 
 
 class References:
-    """What the packages of one state are held against, each batch size computed once for all of them."""
+    """What the packages of one state are held against, each batch size and length computed once for all of them."""
 
     def __init__(self, state: State, context: Context) -> None:
         self._state, self._context = state, context
-        self._kept: dict[tuple[bool, int], Outputs] = {}
+        self._kept: dict[tuple[bool, int, Length], Outputs] = {}
 
-    def answers(self, rows: int, *, rounded: bool) -> Outputs:
+    def answers(self, rows: int, at: Length, *, rounded: bool) -> Outputs:
         """Outputs of the float model, or of its program of lower precision (`rounded`), on `rows` validation rows."""
-        if (rounded, rows) not in self._kept:
+        if (rounded, rows, at) not in self._kept:
             lower = self._state.quantized if rounded else None
             program = self._state.model if lower is None else lower.module()
             with torch.no_grad():
-                answer = program(*self._context.example(rows))
+                answer = program(*self._context.example(rows, at))
             outputs = assets.handler_module("ember_backends").outputs_of(answer)
-            self._kept[rounded, rows] = [output.float().numpy() for output in outputs]
-        return self._kept[rounded, rows]
+            self._kept[rounded, rows, at] = [output.float().numpy() for output in outputs]
+        return self._kept[rounded, rows, at]
 
 
 def require_agreement(
     state: State, package: Package, folder: Path, context: Context, references: References | None = None
 ) -> float:
-    """The largest relative error of any output over the recipe's batch sizes.
+    """The largest relative error of any output over the recipe's batch sizes and the lengths of `lengths_served`.
 
     Raises:
-        StageFailed: it is above what this kind of package may have, at the batch size and output named.
+        StageFailed: it is above what this kind of package may have, at the batch size, length and output named.
     """
     packages = assets.handler_module("ember_packages")
     program = packages.open_program(folder, package.model_dump(mode="json"), lambda _text: None)
@@ -61,16 +63,17 @@ def require_agreement(
     rounded = package.backend.startswith("aoti") and state.quantized is not None
     limit = _SAME_FLOAT if package.precision == "fp32" else _SAME_ROUNDED if rounded else _OWN_QUANTIZER
     worst = 0.0
-    for rows in sizes_served(context, package.max_batch):
-        inputs = [tensor.numpy() for tensor in context.example(rows)]
+    for rows, at in product(sizes_served(context, package.max_batch), lengths_served(context)):
+        inputs = [tensor.numpy() for tensor in context.example(rows, at)]
         got = program(inputs)
-        error, where = largest_error(got, references.answers(rows, rounded=rounded))
-        worst = max(worst, error)
+        error, where = largest_error(got, references.answers(rows, at, rounded=rounded))
+        worst, where = max(worst, error), f"{_told(context, inputs)}{where}"
         _require(error, limit, f"its reference at batch {rows}{where}", package)
         if limit == _OWN_QUANTIZER:
             single = [program([array[row : row + 1] for array in inputs]) for row in range(rows)]
             together = [np.concatenate(outputs) for outputs in zip(*single, strict=True)]
             error, where = largest_error(got, together)
+            where = f"{_told(context, inputs)}{where}"
             _require(error, _OWN_ROWS, f"its own answers row by row at batch {rows}{where}", package)
     return worst
 
@@ -91,6 +94,16 @@ def _require(error: float, limit: float, reference: str, package: Package) -> No
 def sizes_served(context: Context, max_batch: int) -> list[int]:
     """One row, the recipe's batch sizes and the largest one; what is larger still is served in pieces."""
     return sorted({min(size, max_batch) for size in (1, *context.settings.batch_sizes, max_batch)})
+
+
+def lengths_served(context: Context) -> tuple[Length, ...]:
+    """Of texts whose length is free: the least and the most tokens there may be, and as many as the rows have."""
+    return ("least", "longest", "most") if any(context.bounds) else ("longest",)
+
+
+def _told(context: Context, inputs: Outputs) -> str:
+    free = [str(array.shape[1]) for array, one in zip(inputs, context.bounds, strict=True) if one is not None]
+    return f", {' and '.join(free)} tokens" if free else ""
 
 
 def largest_error(got: Outputs, expected: Outputs) -> tuple[float, str]:

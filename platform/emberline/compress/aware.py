@@ -86,7 +86,7 @@ def prepare_aware(model: nn.Module, quantizer: Any, int8: Int8) -> torch.fx.Grap
     allow_exported_model_train_eval(prepared)
     prepared.eval()
     with torch.no_grad():  # scales are infinite until something was seen
-        run(prepared, int8.rows, int8.context.max_batch)
+        run(prepared, int8.rows, int8.context.max_batch, int8.context.bounds)
     return prepared
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from emberline import assets, data
+from emberline.compress import tokens
 from emberline.compress.target import Target
 from emberline.data import Rows, Splits
 from emberline.data.targets import BadTarget, targets_of
@@ -62,10 +63,25 @@ class Context:
         chosen = np.random.default_rng(_SEED).permutation(len(rows))[:count]
         return prepare(self.recipe, rows, [int(index) for index in chosen])[0]
 
-    def example(self, rows: int) -> tuple[torch.Tensor, ...]:
-        """Real rows to trace with, repeated where the validation split has fewer."""
+    @cached_property
+    def bounds(self) -> tokens.Bounds:
+        """Of each input how many tokens a batch may have; None where its rows are all of one shape."""
+        free = tokens.free_tokens(self.recipe.preprocessing)
+        return [free.get(spec.name) for spec in self.recipe.preprocessing.inputs]
+
+    def cut(self, arrays: Arrays) -> Arrays:
+        """A batch as a model is given it: texts as long as the longest."""
+        return tokens.cut(arrays, self.bounds)
+
+    def example(self, rows: int, at: tokens.Length = "longest") -> tuple[torch.Tensor, ...]:
+        """Real rows to trace with, repeated where the validation split has fewer.
+
+        Args:
+            at: how long texts are: as the longest of these rows, or cut or padded to the least or most there may be.
+        """
         inputs, _ = self.validation
-        return tuple(torch.from_numpy(np.resize(array, (rows, *array.shape[1:]))) for array in inputs)
+        arrays = [np.resize(array, (rows, *array.shape[1:])) for array in inputs]
+        return tuple(torch.from_numpy(array) for array in tokens.cut(arrays, self.bounds, at))
 
     def accuracy(self, program: Callable[..., Any]) -> float:
         return float(self.quality(program).mean())
@@ -73,7 +89,8 @@ class Context:
     def quality(self, program: Callable[..., Any]) -> NDArray[np.float64]:
         """For each validation row, how good the first output is, 0 to 1, as `emberline.models.quality` has it."""
         inputs, labels = self.validation
-        return quality.of_rows(self.recipe.train.task, predictions(program, inputs, self.max_batch), labels)
+        outputs = predictions(program, inputs, self.max_batch, self.cut)
+        return quality.of_rows(self.recipe.train.task, outputs, labels)
 
 
 def _missing_teacher() -> nn.Module:
@@ -82,12 +99,19 @@ def _missing_teacher() -> nn.Module:
     )
 
 
-def predictions(program: Callable[..., Any], inputs: Arrays, batch: int) -> NDArray[Any]:
-    """First output of a module or exported program for all rows, `batch` at a time: a traced one takes no more."""
+def predictions(
+    program: Callable[..., Any], inputs: Arrays, batch: int, cut: Callable[[Arrays], Arrays] = lambda arrays: arrays
+) -> NDArray[Any]:
+    """First output of a module or exported program for all rows, `batch` at a time: a traced one takes no more.
+
+    Args:
+        cut: what is done to each batch first.
+    """
     outputs, outputs_of = [], assets.handler_module("ember_backends").outputs_of
     with torch.no_grad():
         for start in range(0, len(inputs[0]), batch):
-            answer = program(*[torch.from_numpy(array[start : start + batch]) for array in inputs])
+            piece = cut(tuple(array[start : start + batch] for array in inputs))
+            answer = program(*[torch.from_numpy(array) for array in piece])
             outputs.append(outputs_of(answer)[0].numpy())
     return np.concatenate(outputs)
 

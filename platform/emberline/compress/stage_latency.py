@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emberline.measure.batches import batches_of
+
 if TYPE_CHECKING:
     from emberline.compress.context import Context
     from emberline.compress.state import State
@@ -14,7 +16,7 @@ _BUDGET_S = 1.0
 
 
 def eager_ms(state: "State", context: "Context") -> float | None:
-    """Median milliseconds of a batch of the first size to be served.
+    """Median milliseconds of a batch of the first size to be served, of texts at the lengths of the validation rows.
 
     None once the program is quantized: interpreted, it is slower than what will be compiled from it, and says nothing.
     """
@@ -22,17 +24,20 @@ def eager_ms(state: "State", context: "Context") -> float | None:
         return None
     import torch
 
-    example = context.example(context.settings.batch_sizes[0])
+    texts = [position for position, one in enumerate(context.bounds) if one is not None]
+    batches = batches_of(context.validation[0], context.settings.batch_sizes[0], texts)
+    examples = [tuple(map(torch.from_numpy, context.cut(batch))) for batch in batches]
     threads = torch.get_num_threads()
     torch.set_num_threads(context.settings.threads)
     taken: list[float] = []
     try:
         with torch.inference_mode():
-            state.model(*example)
+            state.model(*examples[0])
             while len(taken) < _CALLS and sum(taken) < _BUDGET_S:
                 begin = time.perf_counter()
-                state.model(*example)
-                taken.append(time.perf_counter() - begin)
+                for example in examples:
+                    state.model(*example)
+                taken.append((time.perf_counter() - begin) / len(examples))
     finally:
         torch.set_num_threads(threads)
     return float(np.median(taken)) * 1e3

@@ -12,6 +12,7 @@ from torch import nn
 from emberline.compress import kernels
 from emberline.compress.context import Context
 from emberline.compress.program import trace
+from emberline.compress.tokens import Bounds, cut_tensors
 from emberline.errors import StageFailed
 
 _BATCH = 64  # calibration rows at once
@@ -54,7 +55,7 @@ class Int8:
 
         with torch.no_grad(), quiet():
             prepared: torch.fx.GraphModule = prepare_pt2e(graph, self.quantizer())
-            run(prepared, self.rows, min(_BATCH, self.context.max_batch))
+            run(prepared, self.rows, min(_BATCH, self.context.max_batch), self.context.bounds)
         return self.converted(prepared)
 
     def converted(self, prepared: torch.fx.GraphModule) -> torch.export.ExportedProgram:
@@ -77,9 +78,10 @@ class Int8:
             return trace(graph, self.context, stage="quantize")
 
 
-def run(program: Any, rows: Sequence[torch.Tensor], batch: int) -> None:
+def run(program: Any, rows: Sequence[torch.Tensor], batch: int, bounds: Bounds) -> None:
+    """Texts are as long as they are when served: what only padding would do is no matter for the scales."""
     for start in range(0, len(rows[0]), batch):
-        program(*[array[start : start + batch] for array in rows])
+        program(*cut_tensors([array[start : start + batch] for array in rows], bounds))
 
 
 @contextmanager

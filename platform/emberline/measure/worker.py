@@ -2,6 +2,9 @@
 
 Run as `python -m emberline.measure.worker JOB RESULT`, both JSON. Rounds are interleaved: every round times each
 candidate once, in an order that rotates, so that a change of the machine's speed meets all of them alike.
+
+Where a package takes texts of any length, all are timed at the lengths of the rows: a round is then several batches,
+its time that of one on average. Packages pad a batch as the loader does, modules get it as long as its longest text.
 """
 
 import json
@@ -18,11 +21,11 @@ from numpy.typing import NDArray
 
 from emberline import assets
 from emberline.measure import modules
+from emberline.measure.batches import Batch, batches_of, unpadded
 from emberline.measure.memory import peak_mb
 from emberline.models import quality
 from emberline.recipe import Task
 
-Batch = tuple[NDArray[Any], ...]
 Program = Callable[[Batch], Sequence[NDArray[Any]]]
 
 _SAMPLE_MS = 4.0  # of calls behind one sample: a shorter one would time the clock and the scheduler
@@ -41,6 +44,12 @@ class Chosen:
     skipped: tuple[str, ...]
     rows: Batch
     open: Callable[[], Program]
+    is_module: bool = False
+
+    def batches(self, size: int, texts: Sequence[int]) -> list[Batch]:
+        """What it is timed on; `texts` are the positions of inputs whose length is the data's."""
+        found = batches_of(self.rows, size, texts)
+        return [unpadded(batch, texts) for batch in found] if self.is_module else found
 
 
 def main(job_path: Path, result_path: Path) -> None:
@@ -48,17 +57,18 @@ def main(job_path: Path, result_path: Path) -> None:
     packages = assets.handler_module("ember_packages")
     packages.set_threads(job["threads"])
     rows, labels = _rows(job)
+    texts = _texts(job)
     # probes and peaks of memory come first: they fork, which is safe only before a runtime has threads of its own
     chosen = [_choose(one, rows, job) for one in job["candidates"]]
     largest = max(job["batch_sizes"], default=1)
-    peaks = [peak_mb(one.open, _batch(one.rows, largest)) if job["memory"] else None for one in chosen]
+    peaks = [peak_mb(one.open, one.batches(largest, texts)[0]) if job["memory"] else None for one in chosen]
     programs = [one.open() for one in chosen]
     result: dict[str, Any] = {
         one.name: {"package": one.package, "skipped": one.skipped, "timings": [], "memory_mb": peak}
         for one, peak in zip(chosen, peaks, strict=True)
     }
     for batch_size in job["batch_sizes"]:
-        batches = [_batch(one.rows, batch_size) for one in chosen]
+        batches = [one.batches(batch_size, texts) for one in chosen]
         timings = time_interleaved(programs, batches, job["rounds"], job["budget_s"])
         for one, timing in zip(chosen, timings, strict=True):
             result[one.name]["timings"].append({"batch": batch_size, **timing})
@@ -70,14 +80,15 @@ def main(job_path: Path, result_path: Path) -> None:
 
 
 def time_interleaved(
-    candidates: list[Program], batches: list[Batch], rounds: int, budget_s: float
+    candidates: list[Program], batches: list[list[Batch]], rounds: int, budget_s: float
 ) -> list[dict[str, list[float]]]:
     """Wall and process CPU milliseconds of one call, a number a round, candidate by candidate.
 
     Args:
+        batches: of each candidate; a round goes through all of them, and its number is their mean.
         rounds: as many, or fewer (but never below 7) where they would take longer than `budget_s`.
     """
-    once_ms = [_warm_up(model, batch) for model, batch in zip(candidates, batches, strict=True)]
+    once_ms = [_warm_up(model, some) for model, some in zip(candidates, batches, strict=True)]
     calls = [int(min(max(1, round(_SAMPLE_MS / ms)), _MOST_CALLS)) for ms in once_ms]
     round_s = sum(ms * count for ms, count in zip(once_ms, calls, strict=True)) / 1e3
     rounds = min(rounds, max(_FEWEST_ROUNDS, int(budget_s / round_s)))
@@ -85,12 +96,13 @@ def time_interleaved(
     for turn in range(rounds):
         for offset in range(len(candidates)):
             which = (turn + offset) % len(candidates)
-            model, batch, repeat = candidates[which], batches[which], calls[which]
+            model, some, repeat = candidates[which], batches[which], calls[which]
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(repeat):
-                model(batch)
-            timings[which]["cpu_ms"].append((time.process_time() - cpu) * 1e3 / repeat)
-            timings[which]["wall_ms"].append((time.perf_counter() - wall) * 1e3 / repeat)
+                for batch in some:
+                    model(batch)
+            timings[which]["cpu_ms"].append((time.process_time() - cpu) * 1e3 / (repeat * len(some)))
+            timings[which]["wall_ms"].append((time.perf_counter() - wall) * 1e3 / (repeat * len(some)))
     return timings
 
 
@@ -103,15 +115,17 @@ def score(model: Program, inputs: Batch, labels: NDArray[Any], task: Task, batch
     return scores
 
 
-def _warm_up(model: Program, batch: Batch) -> float:
-    """Milliseconds of a call once it is warm."""
+def _warm_up(model: Program, batches: list[Batch]) -> float:
+    """Milliseconds of a call of each batch once it is warm."""
     begin = time.perf_counter()
     for _ in range(_WARM_UP_CALLS):
-        model(batch)
+        for batch in batches:
+            model(batch)
         if time.perf_counter() - begin > _WARM_UP_S:
             break
     begin = time.perf_counter()
-    model(batch)
+    for batch in batches:
+        model(batch)
     return max((time.perf_counter() - begin) * 1e3, 1e-3)
 
 
@@ -142,7 +156,7 @@ def _choose_module(one: dict[str, Any], rows: Batch) -> Chosen:
         described.update(precision=modules.dtype(module), size_bytes=size)  # known once it is made
         return modules.program(module, compiled=one["compiled"])
 
-    return Chosen(one["name"], described, (), rows, open_module)
+    return Chosen(one["name"], described, (), rows, open_module, is_module=True)
 
 
 def _rows(job: dict[str, Any]) -> tuple[Batch | None, NDArray[Any] | None]:
@@ -161,9 +175,12 @@ def _rows_for_modules(job: dict[str, Any]) -> Batch:
     return tuple(array[np.newaxis] for array in packages.probe_row(Path(first["folder"]), first["description"]))
 
 
-def _batch(inputs: Batch, size: int) -> Batch:
-    """`size` rows, repeated from the start where there are fewer."""
-    return tuple(np.ascontiguousarray(np.resize(array, (size, *array.shape[1:]))) for array in inputs)
+def _texts(job: dict[str, Any]) -> list[int]:
+    """Positions of the inputs whose number of tokens is free in some package."""
+    described = [one["description"] for one in job["candidates"] if "description" in one]
+    free = {name for one in described for package in one["packages"] for name in package.get("tokens") or {}}
+    specs = described[0]["preprocessing"]["inputs"] if described else []
+    return [position for position, spec in enumerate(specs) if spec["name"] in free]
 
 
 def _report(name: str) -> Callable[[str], None]:

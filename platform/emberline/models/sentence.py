@@ -17,7 +17,8 @@ class Sentence(nn.Module):
     def __init__(self, vocabulary: int, width: int, num_classes: int, dropout: float) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width, padding_idx=0)
-        self.pairs = nn.Conv1d(width, width, 2, padding=1)
+        # two zeros at each end: a pair of padding is always among them, whatever a sentence is padded to
+        self.pairs = nn.Conv1d(width, width, 2, padding=2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * width, num_classes)
         with torch.no_grad():

@@ -18,7 +18,10 @@ class Input(Section):
     minimum: float | None = None
     maximum: float | None = None
     length: int | None = Field(default=None, ge=1)
-    """Of a text: tokens the model takes; shorter texts are padded with 0, longer ones cut."""
+    """Of a text: tokens the model takes at most; longer texts are cut there."""
+    padding: Literal["batch", "length"] | None = None
+    """Of a text: what is served is padded with 0 to the longest text of a `batch` (the default), so the model has to
+    mask padding, or all to `length`; what is trained on, always to `length`."""
     tokenizer: dict[str, Any] | str | None = None
     """Of a text: `bytes` (ids 1 to 256), `words` (hashed), or a `tokenizer.json` (here its content)."""
     vocabulary: int | None = Field(default=None, ge=3)
@@ -26,7 +29,8 @@ class Input(Section):
 
     @model_validator(mode="after")
     def _settings_fit_the_kind(self) -> "Input":
-        given = {key for key in ("length", "tokenizer", "vocabulary") if getattr(self, key) is not None}
+        of_texts = ("length", "padding", "tokenizer", "vocabulary")
+        given = {key for key in of_texts if getattr(self, key) is not None}
         if self.kind != "text" and given:
             raise ValueError(f"{', '.join(sorted(given))} does nothing with kind {self.kind}; leave it out")
         if self.kind == "text" and (self.length is None or self.tokenizer is None):

@@ -108,7 +108,7 @@ def _quantize(plain: Path, target: Path, rows: int, context: Context) -> None:
     quantization.quantize_static(
         str(prepared),
         str(target),
-        _calibration(plain, context.training_rows(rows), min(_CALIBRATION_BATCH, context.max_batch)),
+        _calibration(plain, context.cut(context.training_rows(rows)), min(_CALIBRATION_BATCH, context.max_batch)),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         reduce_range=context.target.reduce_range,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from emberline import assets
@@ -27,7 +26,7 @@ _INT8_LAYERS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution", "Gat
 def convert_package(
     state: State, program: torch.export.ExportedProgram, folder: Path, max_batch: int, context: Context
 ) -> Package:
-    """Converts the float program, its batch free; NNCF makes it int8 where a quantize stage ran.
+    """Converts the float program, its free dimensions free; NNCF makes it int8 where a quantize stage ran.
 
     A package is one file: a zip of OpenVINO's graph and weights.
 
@@ -40,7 +39,10 @@ def convert_package(
     precision = require_known(state, "openvino")
     with _quiet():
         model = openvino.convert_model(program)
-        shapes = [[-1, *tensor.shape[1:]] for tensor in context.example(2)]
+        shapes = [
+            [-1, *tensor.shape[1:]] if one is None else [-1, -1]
+            for tensor, one in zip(context.example(2), context.bounds, strict=True)
+        ]
         model.reshape({entry: openvino.PartialShape(shape) for entry, shape in zip(model.inputs, shapes, strict=True)})
         if precision == "int8":
             model = _quantize(model, state.calibration_rows or _CALIBRATION_ROWS, context)
@@ -91,7 +93,7 @@ def _quantize(model: Any, rows: int, context: Context) -> Any:
 
     inputs = context.training_rows(rows)
     batches = [
-        tuple(np.ascontiguousarray(array[start : start + _CALIBRATION_BATCH]) for array in inputs)
+        context.cut(tuple(array[start : start + _CALIBRATION_BATCH] for array in inputs))
         for start in range(0, len(inputs[0]), _CALIBRATION_BATCH)
     ]
     linear_only = not any(node.get_type_name() in ("Convolution", "GroupConvolution") for node in model.get_ops())

@@ -14,6 +14,7 @@ from emberline.compress.context import Context
 from emberline.compress.probe import make_probe
 from emberline.compress.program import trace
 from emberline.compress.state import State
+from emberline.compress.tokens import free_tokens
 from emberline.errors import EmberlineError, MissingTool, StageFailed
 from emberline.recipe import Export, ExportBackend
 
@@ -30,7 +31,7 @@ _BUILDERS: dict[ExportBackend, Callable[..., Package]] = {  # in the order of th
 
 
 def export(state: State, settings: Export, context: Context) -> State:
-    """One dynamic-batch package a backend.
+    """One package a backend, the batch dimension free and the tokens of texts.
 
     The last of the chain is the float program, exported and interpreted: an exported int8 program would hold its float
     weights as well, and be no faster. Our own portable package must be right; another backend that cannot make its
@@ -47,9 +48,11 @@ def export(state: State, settings: Export, context: Context) -> State:
     packages: list[Package] = []
     worst: dict[str, float] = {}
     left_out: dict[str, str] = {}
+    tokens = {"tokens": free_tokens(context.recipe.preprocessing)}
     for backend in [known for known in _BUILDERS if known in context.backends]:
         try:
-            package = _BUILDERS[backend](state, program, folder, settings.max_batch, context)
+            made = _BUILDERS[backend](state, program, folder, settings.max_batch, context)
+            package = made.model_copy(update=tokens)
             promised = len(state.int8_layers)
             kernels.require_kernels(package.int8_kernels, promised, package.file, exactly=package.backend == "aoti")
             worst[package.file] = require_agreement(state, package, folder, context, references)
@@ -64,7 +67,7 @@ def export(state: State, settings: Export, context: Context) -> State:
             packages.append(package)
     if not packages:
         raise StageFailed("export", f"no backend made a package: {left_out}")
-    packages.append(_interpreted(program, folder, settings.max_batch))
+    packages.append(_interpreted(program, folder, settings.max_batch).model_copy(update=tokens))
     worst[EXPORTED] = require_agreement(state, packages[-1], folder, context, references)
     probe = make_probe(state, tuple(packages), folder, context)
     (folder / PROBE).write_bytes(to_json(probe))

@@ -107,7 +107,7 @@ def _tables_only(state: State, model: nn.Module, tables: tuple[str, ...], contex
 
 
 def _calibration_rows(settings: Quantize, context: Context) -> list[torch.Tensor]:
-    rows = [torch.from_numpy(array) for array in context.training_rows(settings.calibration_rows)]
+    rows = [torch.from_numpy(array) for array in context.cut(context.training_rows(settings.calibration_rows))]
     if len(rows[0]) < settings.calibration_rows and "calibration_rows" in settings.model_fields_set:
         context.log.say(f"quantize: calibrated with the {len(rows[0])} training rows there are")
     return rows
