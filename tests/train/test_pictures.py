@@ -6,7 +6,7 @@ import pytest
 from emberline import data
 from emberline.data.targets import BadTarget, Targets
 from emberline.paper import read_manifest
-from emberline.recipe import load_recipe
+from emberline.recipe import Data, load_recipe
 from emberline.train.batches import check_rows
 
 NETS = {"detection": ("boxes", "detector:detector", 3, "map50"), "segmentation": ("masks", "unet:unet", 4, "mean_iou")}
@@ -85,3 +85,9 @@ def test_a_row_with_a_bad_label_is_named_before_a_run_is_made(root, monkeypatch)
     monkeypatch.setattr(type(splits.train), "__getitem__", lambda _self, _index: (picture, [[7, 0, 0, 1, 1]]))
     with pytest.raises(Exception, match="split 'train', row 0: label: an object's class is 7"):
         check_rows(splits, recipe)
+
+
+def test_rows_that_tell_all_their_boxes_are_not_taken_for_classes():
+    rows = data.load(Data(source="emberline.data.shapes:boxes", arguments={"train": 3}), None).train
+    rows.labels = [rows[index][1] for index in range(len(rows))]  # of different lengths
+    data.check_splits(data.Splits(rows, rows, rows), 3, "mine", "detection")

@@ -43,8 +43,9 @@ class Context:
 
     @cached_property
     def splits(self) -> Splits:
-        splits = data.load(self.recipe.data, self.search)
-        data.check_splits(splits, len(self.recipe.labels), f"data.source {self.recipe.data.source}")
+        recipe = self.recipe
+        splits = data.load(recipe.data, self.search)
+        data.check_splits(splits, len(recipe.labels), f"data.source {recipe.data.source}", recipe.train.task)
         return splits
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 from emberline.data.rows import Splits
 from emberline.data.subset import sample
 from emberline.errors import EmberlineError, InvalidSetting
-from emberline.recipe import Data
+from emberline.recipe import PICTURE_TASKS, Data, Task
 
 
 def load(data: Data, search: Path | None) -> Splits:
@@ -55,18 +55,19 @@ def load(data: Data, search: Path | None) -> Splits:
     return replace(splits, train=sample(splits.train, data.sample))
 
 
-def check_splits(splits: Splits, num_classes: int, place: str) -> None:
+def check_splits(splits: Splits, num_classes: int, place: str, task: Task = "classification") -> None:
     """Refuses splits that cannot be trained on: no rows, or labels (where a split tells them) out of range.
 
     Args:
         num_classes: classes of the model; 0 where the recipe names no labels, then only negative ones are refused.
+        task: of places in pictures, labels are looked at when rows are read.
     """
     for split in ("train", "validation"):
         rows = getattr(splits, split)
         if len(rows) == 0:
             hint = "the source must return at least one row for training and one for validation"
             raise EmberlineError(f"split {split!r} has zero rows", place=place, hint=hint)
-        labels = getattr(rows, "labels", None)
+        labels = None if task in PICTURE_TASKS else getattr(rows, "labels", None)
         if labels is not None:
             check_labels(np.asarray(labels), num_classes, f"{place}, split {split!r}")
 

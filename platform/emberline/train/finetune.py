@@ -60,7 +60,7 @@ def finetune(
     Raises:
         EmberlineError: zero rows, labels out of range, a failing forward, a loss that is not finite.
     """
-    check_splits(splits, len(recipe.labels), recipe.data.source)
+    check_splits(splits, len(recipe.labels), recipe.data.source, recipe.train.task)
     settings = recipe.train
     batches = batches_of(recipe, splits.train, epochs=epochs)
     plan = batches.plan

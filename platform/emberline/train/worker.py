@@ -169,7 +169,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     recipe, search = load_recipe(order.recipe, order.settings), order.recipe.parent
     make_deterministic(recipe.train.threads)
     splits = load(recipe.data, search)
-    check_splits(splits, len(recipe.labels), recipe.data.source)
+    check_splits(splits, len(recipe.labels), recipe.data.source, recipe.train.task)
     if not (order.runs / recipe.run).exists():  # later starts need not look again
         check_rows(splits, recipe)
     torch.manual_seed(recipe.seed)
