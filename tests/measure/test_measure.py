@@ -9,7 +9,7 @@ from emberline import assets
 from emberline.errors import EmberlineError, StageFailed
 from emberline.measure import Candidate, Timing, measure, speedup
 from emberline.measure.artifacts import measure_artifacts
-from emberline.measure.batches import batches_of, unpadded
+from emberline.measure.batches import batches_of, longest_of, unpadded
 from emberline.measure.worker import time_interleaved
 
 
@@ -109,6 +109,9 @@ def test_texts_are_timed_at_the_lengths_of_the_data_and_modules_without_padding(
     assert np.mean([tokens for _, tokens in lengths]) == pytest.approx((ids != 0).sum(1).mean(), abs=0.5)
     for (batch,) in batches_of((ids,), 8, [0]):
         assert unpadded((batch,), [0])[0].shape == (8, (batch != 0).sum(1).max())
+    eights = batches_of((ids,), 8, [0])
+    most = max((batch != 0).sum(1).max() for (batch,) in eights)
+    assert (longest_of(eights, [0])[0] != 0).sum(1).max() == most
     (only,) = batches_of((ids,), 8, [])
     assert np.array_equal(only[0], ids[:8])
 

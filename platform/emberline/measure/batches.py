@@ -36,6 +36,12 @@ def batches_of(rows: Batch, size: int, texts: Sequence[int]) -> list[Batch]:
     return [tuple(np.ascontiguousarray(array[some]) for array in rows) for some in chosen]
 
 
+def longest_of(batches: Sequence[Batch], texts: Sequence[int]) -> Batch:
+    """The batch with the longest text, which takes most memory; without texts the first."""
+    longest = assets.handler_module("ember_text").longest
+    return max(batches, key=lambda batch: sum(longest(batch[one]) for one in texts))
+
+
 def unpadded(batch: Batch, texts: Sequence[int]) -> Batch:
     """A batch as a plain module is given it: texts as long as the longest."""
     longest = assets.handler_module("ember_text").longest

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from emberline import assets
 from emberline.measure import modules
-from emberline.measure.batches import Batch, batches_of, unpadded
+from emberline.measure.batches import Batch, batches_of, longest_of, unpadded
 from emberline.measure.memory import peak_mb
 from emberline.models import quality
 from emberline.recipe import Task
@@ -61,7 +61,9 @@ def main(job_path: Path, result_path: Path) -> None:
     # probes and peaks of memory come first: they fork, which is safe only before a runtime has threads of its own
     chosen = [_choose(one, rows, job) for one in job["candidates"]]
     largest = max(job["batch_sizes"], default=1)
-    peaks = [peak_mb(one.open, one.batches(largest, texts)[0]) if job["memory"] else None for one in chosen]
+    peaks = [
+        peak_mb(one.open, longest_of(one.batches(largest, texts), texts)) if job["memory"] else None for one in chosen
+    ]
     programs = [one.open() for one in chosen]
     result: dict[str, Any] = {
         one.name: {"package": one.package, "skipped": one.skipped, "timings": [], "memory_mb": peak}
