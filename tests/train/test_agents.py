@@ -61,3 +61,12 @@ def test_an_agent_whose_worker_was_fenced_out_while_both_were_stopped_joins_agai
     process.wait_until(lambda: not worker.is_running(), 60, "the end of the worker that was fenced out")
     first.send_signal(signal.SIGCONT)
     process.wait_until(lambda: toy.events("world")[-1]["world_size"] == 2, 150, "a world of both agents")
+
+
+@pytest.mark.long
+def test_a_node_that_comes_when_the_others_have_ended_is_told_so(toy):
+    _, options = start_store(toy)
+    toy.train(*options, workers=1)
+    output = toy.train(*options, "--set", "run=another", workers=1, code=1)
+    assert "this rendezvous was closed by nodes that have ended" in output
+    assert "hint: start all nodes again, with another --rdzv-id" in output

@@ -181,6 +181,7 @@ def _run_agent(
 ) -> None:
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError
 
     from emberline.train.agent import WarmAgent
     from emberline.train.hang import Hang, watch_of
@@ -224,6 +225,12 @@ def _run_agent(
     except SignalException as signalled:
         close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too
         raise _Interrupted(signalled.sigval) from signalled
+    except RendezvousClosedError as error:  # the other nodes were done when this one joined, as a pod's successor may
+        if finished_manifest(options.runs / recipe.run, recipe) is not None:
+            return
+        hint = "start all nodes again, with another --rdzv-id; training goes on from the last saved state"
+        place = f"{endpoint}, id {run_id}"
+        raise EmberlineError("this rendezvous was closed by nodes that have ended", place=place, hint=hint) from error
     finally:
         if close:
             handler.shutdown()
