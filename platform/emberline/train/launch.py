@@ -225,17 +225,21 @@ def _run_agent(
     except SignalException as signalled:
         close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too
         raise _Interrupted(signalled.sigval) from signalled
-    except RendezvousClosedError as error:  # the other nodes were done when this one joined, as a pod's successor may
-        if finished_manifest(options.runs / recipe.run, recipe) is not None:
-            return
-        hint = "start all nodes again, with another --rdzv-id; training goes on from the last saved state"
-        place = f"{endpoint}, id {run_id}"
-        raise EmberlineError("this rendezvous was closed by nodes that have ended", place=place, hint=hint) from error
+    except RendezvousClosedError as error:
+        _come_too_late(options, recipe, f"{endpoint}, id {run_id}", error)
+        return
     finally:
         if close:
             handler.shutdown()
     if result.is_failed() and read_failure(failures) is None:
         _raise_failed(result.failures, log_path)
+
+
+def _come_too_late(options: Launch, recipe: Recipe, place: str, error: Exception) -> None:
+    """The other nodes were done when this one joined, as happens to the successor of a pod: well where the run is."""
+    if finished_manifest(options.runs / recipe.run, recipe) is None:
+        hint = "start all nodes again, with another --rdzv-id; training goes on from the last saved state"
+        raise EmberlineError("this rendezvous was closed by nodes that have ended", place=place, hint=hint) from error
 
 
 def _raise_failed(failures: Mapping[int, object], log_path: Path) -> NoReturn:
