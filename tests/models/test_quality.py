@@ -28,12 +28,15 @@ def truth(*objects):
 
 
 def test_average_precision_of_one_class_is_the_area_under_its_monotone_precision():
-    # by score: right, wrong, right; of three objects, one never found. Precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3
+    # by score: wrong, right, right; of three objects, one never found. Precision 0, 1/2, 2/3: at both recalls 2/3
     pictures = [
-        found_in(told((A, 0, 0.9), (ELSEWHERE, 0, 0.8)), truth((A, 0), (B, 0)), 2),
+        found_in(told((A, 0, 0.8), (ELSEWHERE, 0, 0.9)), truth((A, 0), (B, 0)), 2),
         found_in(told((B, 0, 0.7)), truth((B, 0)), 2),
     ]
-    assert mean_average_precision(pictures) == pytest.approx((1 + 2 / 3) / 3)
+    assert mean_average_precision(pictures) == pytest.approx(2 * (2 / 3) / 3)
+    # and where the wrong one stands between them: 1, 1/2, 2/3
+    between = found_in(told((A, 0, 0.9), (ELSEWHERE, 0, 0.8), (B, 0, 0.7)), truth((A, 0), (B, 0)), 2)
+    assert mean_average_precision([between]) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_the_mean_is_over_classes_that_occur_and_another_class_at_the_right_place_is_wrong():
@@ -43,10 +46,11 @@ def test_the_mean_is_over_classes_that_occur_and_another_class_at_the_right_plac
 
 
 def test_an_object_found_twice_counts_once():
-    near = [0.1, 0.1, 0.4, 0.29]  # overlaps A by 0.63, and so little that both stay where nothing suppresses them
-    twice = found_in(told((A, 0, 0.9), (near, 0, 0.8), (B, 0, 0.7)), truth((A, 0), (B, 0)), 2)
-    assert twice.right.tolist() in ([True, True], [True, False, True])
-    assert mean_average_precision([twice]) >= (1 + 2 / 3) / 2
+    # each overlaps A by 19 of 30, and the other by 8, so that none suppresses the other
+    upper, lower = [0.1, 0.1, 0.4, 0.29], [0.1, 0.21, 0.4, 0.4]
+    twice = found_in(told((upper, 0, 0.9), (lower, 0, 0.8), (B, 0, 0.7)), truth((A, 0), (B, 0)), 2)
+    assert twice.right.tolist() == [True, False, True]
+    assert quality.of_rows("detection", told((upper, 0, 0.9), (lower, 0, 0.8))[None], truth((A, 0))[None]) == 1
 
 
 def test_a_box_that_overlaps_by_less_than_a_half_is_wrong():
