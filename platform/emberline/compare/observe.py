@@ -14,8 +14,8 @@ from typing import Any
 import duckdb
 
 from emberline.compare.observations import Observations
+from emberline.compare.reread import read_rows
 from emberline.compare.sums import Question, observe_rows, total
-from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Segment
 from emberline.exposure import EXPOSURES, OUTCOMES
 
@@ -40,20 +40,20 @@ def observe(
         exploratory: segments to look at that the experiment did not declare.
 
     Raises:
-        EmberlineError: a file is broken, or went away while it was read.
+        EmberlineError: a file is broken, or files changed each time they were read.
     """
     window = experiment.window
     if window is None:
         return Observations()
     asked = Question(experiment, window, until, tuple(exploratory))
-    try:
-        with duckdb.connect(":memory:", config={"memory_limit": MEMORY_LIMIT, "threads": threads}) as connection:
-            connection.execute("SET preserve_insertion_order = false")
-            engine = DuckDB(connection)
-            return total(_observe_batch(engine, asked, batch) for batch in _batches(data))
-    except (duckdb.Error, FileNotFoundError) as error:
-        hint = "a file that retention removed meanwhile is gone at the next look; a broken one names itself above"
-        raise EmberlineError(f"rows cannot be read: {error}", place=data, hint=hint) from error
+    return read_rows(data, lambda: _observe(asked, data, threads))
+
+
+def _observe(asked: Question, data: Path, threads: int) -> Observations:
+    with duckdb.connect(":memory:", config={"memory_limit": MEMORY_LIMIT, "threads": threads}) as connection:
+        connection.execute("SET preserve_insertion_order = false")
+        engine = DuckDB(connection)
+        return total(_observe_batch(engine, asked, batch) for batch in _batches(data))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import duckdb
 
 from emberline.compare.moments import Moments
 from emberline.compare.queries import EXPOSURE_METRICS
-from emberline.errors import EmberlineError
+from emberline.compare.reread import read_rows
 from emberline.experiment import Experiment, Metric
 
 DAYS = 14.0
@@ -41,21 +41,22 @@ def seen_traffic(experiment: Experiment, data: Path, now: float) -> Traffic:
     """Reads partition after partition in bounded memory; of a ratio, no values are read.
 
     Raises:
-        EmberlineError: a file is broken, or went away while it was read.
+        EmberlineError: a file is broken, or files changed each time they were read.
     """
     since_us = int(now * 1e6 - DAYS * _DAY_US)
+    return read_rows(data, lambda: _seen(experiment, data, since_us))
+
+
+def _seen(experiment: Experiment, data: Path, since_us: int) -> Traffic:
     first, last, units, requests, control = 0, 0, 0, 0, Moments()
-    try:
-        with duckdb.connect(":memory:", config={"memory_limit": _MEMORY}) as connection:
-            for exposures, outcomes in _partitions(data):
-                found = _rows(connection, experiment, exposures, outcomes, since_us)
-                begun, ended, num_units, num_requests, moments = found
-                if not num_units:
-                    continue
-                first, last = (min(first or begun, begun), max(last, ended))
-                units, requests, control = units + num_units, requests + num_requests, control + moments
-    except duckdb.Error as error:
-        raise EmberlineError(f"rows cannot be read: {error}", place=data) from error
+    with duckdb.connect(":memory:", config={"memory_limit": _MEMORY}) as connection:
+        for exposures, outcomes in _partitions(data):
+            found = _rows(connection, experiment, exposures, outcomes, since_us)
+            begun, ended, num_units, num_requests, moments = found
+            if not num_units:
+                continue
+            first, last = (min(first or begun, begun), max(last, ended))
+            units, requests, control = units + num_units, requests + num_requests, control + moments
     return Traffic((last - first) / _DAY_US, units, requests, control)
 
 
