@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 MAX_CHARACTERS = 1_000_000
+_MOST_KNOWN = 16  # specifications; a trainer makes one anew at each evaluation
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -31,7 +32,7 @@ def tokenize(spec: Mapping[str, Any], text: str) -> Ids:
         UnicodeEncodeError: the text holds half a surrogate pair, which no encoding has.
     """
     length = int(spec["length"])
-    ids = _tokenizer(json.dumps(spec["tokenizer"]), int(spec.get("vocabulary") or 0))(text[: _enough(length)])[:length]
+    ids = _tokenizer_of(spec)(text[: _enough(length)])[:length]
     row = np.zeros(length, np.int64)
     row[: len(ids)] = ids
     return row
@@ -46,6 +47,21 @@ def longest(ids: NDArray[Any], least: int = 1) -> int:
 def _enough(length: int) -> int:
     """Characters that certainly hold `length` tokens and keep a very long text from costing its whole length."""
     return max(4096, 64 * length)
+
+
+# by the specification's own object, which is kept with it so that no other takes its number: the content of a
+# `tokenizer.json` is too large to be looked up by at each text
+_KNOWN: dict[int, tuple[Mapping[str, Any], Callable[[str], list[int]]]] = {}
+
+
+def _tokenizer_of(spec: Mapping[str, Any]) -> Callable[[str], list[int]]:
+    known = _KNOWN.get(id(spec))
+    if known is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+        made = _tokenizer(json.dumps(spec["tokenizer"]), int(spec.get("vocabulary") or 0))
+        known = _KNOWN[id(spec)] = (spec, made)
+    return known[1]
 
 
 @cache

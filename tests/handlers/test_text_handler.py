@@ -83,6 +83,12 @@ def test_bytes_and_words_are_padded_and_cut():
     assert all(0 < one < 100 for one in ids)
 
 
+def test_many_specifications_one_after_the_other_keep_their_own_tokenizers():
+    for number in range(40):
+        spec = dict(WORDS if number % 2 else BYTES)
+        assert ember_text.tokenize(spec, "ab cd")[0] == (ember_text.tokenize(WORDS, "ab")[0] if number % 2 else 98)
+
+
 def test_a_tokenizer_file_is_run_by_its_library():
     tokenizers = pytest.importorskip("tokenizers")
     model = tokenizers.models.WordLevel({"[UNK]": 1, "good": 2, "movie": 3}, unk_token="[UNK]")
