@@ -15,7 +15,7 @@ from emberline.errors import EmberlineError
 
 T = TypeVar("T")
 
-_TRIES = 5
+_TRIES = 6
 _HINT = (
     "emberline reads again what changed meanwhile, so a file that names itself here is broken or changes all the time"
 )
