@@ -40,7 +40,7 @@ said = [0, 0]
 with duckdb.connect(":memory:", config={"memory_limit": "512MB", "threads": 2}) as connection:
     for part in sorted(Path(sys.argv[1], "exposures").glob("part=*")):
         rows, outcomes = str(part / "*.parquet"), str(Path(sys.argv[1], "outcomes", part.name, "*.parquet"))
-        found = connection.execute("SELECT variant, count(*), count(DISTINCT request_id), avg(value) "
+        found = connection.execute("SELECT variant, count(*), count(DISTINCT e.request_id), avg(value) "
             "FROM read_parquet(?) e JOIN read_parquet(?) o USING (unit) GROUP BY variant", [rows, outcomes]).fetchall()
         said[1] += sum(row[1] for row in found)
 """
