@@ -22,8 +22,8 @@ from pathlib import Path
 start = time.monotonic()
 {work}
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / 1024),
-    "wall_s": round(time.monotonic() - start, 1), "said": said}}))
+print("", json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / 1024),
+    "wall_s": round(time.monotonic() - start, 1), "said": said}}), sep="\\n")
 """
 _ASSESS = """
 from _rows import experiment
@@ -58,7 +58,8 @@ def _measured(work: str, data: str) -> dict[str, Any]:
     command = [sys.executable, "-c", _MEASURE.format(work=work), data]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    measured: dict[str, Any] = json.loads(done.stdout)
+    # the last line: DuckDB shows its progress before it, where a program has no file
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
