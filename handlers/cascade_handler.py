@@ -15,6 +15,7 @@ from typing import Any
 
 import ember_packages
 import ember_prediction
+import ember_probe
 import numpy as np
 import orjson
 from ember_handler import Job, log
@@ -45,7 +46,7 @@ class CascadeHandler(EmberRanking):
         self.later = [_load(folder / one["folder"]) for one in passes[1:]]
         super().initialize(context)
         for number in range(1, len(passes)):
-            self._ask(number, [orjson.loads((folder / ember_packages.PROBE).read_bytes())["instance"]])
+            self._ask(number, [orjson.loads((folder / ember_probe.PROBE).read_bytes())["instance"]])
 
     def model_folder(self, folder: Path) -> Path:
         passes = orjson.loads((folder / "cascade.json").read_bytes())["passes"]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import ember_oip
 import ember_packages
 import ember_prediction
+import ember_probe
 import ember_protocol
 import ember_reader
 import ember_worker
@@ -82,7 +83,7 @@ class EmberHandler:
         self.labels = self.description["labels"]
         tuned = self.description.get("serving") or {}
         self.model = ember_packages.load(folder, self.description, report=log.info, threads=tuned.get("threads"))
-        self._warm_up(orjson.loads((folder / ember_packages.PROBE).read_bytes()))
+        self._warm_up(orjson.loads((folder / ember_probe.PROBE).read_bytes()))
 
     def model_folder(self, folder: Path) -> Path:
         """Where in the archive the description, probe and packages of the (first) model are."""

@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -84,3 +84,23 @@ def _hashed_words(text: str, vocabulary: int) -> list[int]:
     """1 to vocabulary - 1, the same on every machine and in every version of Python."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
     return [1 + zlib.crc32(word.encode()) % (vocabulary - 1) for word in words]
+
+
+def free_tokens(described: Mapping[str, Any], package: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Of each input the least tokens of a batch; None where its rows are all of one shape, as in older papers."""
+    free = package.get("tokens") or {}
+    names = [spec["name"] for spec in described["preprocessing"]["inputs"]]
+    return tuple(int(free[name]["least"]) if name in free else None for name in names)
+
+
+def cut(batch: Sequence[NDArray[Any]], tokens: Sequence[int | None]) -> list[NDArray[Any]]:
+    """A batch as a program takes it: without tokens that are padding in all rows, each array in memory of its own."""
+    return [
+        _owned(array if least is None else array[:, : longest(array, least)])
+        for array, least in zip(batch, tokens, strict=True)
+    ]
+
+
+def _owned(array: NDArray[Any]) -> NDArray[Any]:
+    """Rows in one contiguous, writable piece of memory, which is what torch takes over without a copy."""
+    return np.require(array, requirements=("C", "W"))

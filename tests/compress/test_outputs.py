@@ -14,7 +14,7 @@ from emberline.compress.probe import make_probe
 from emberline.compress.state import State
 from emberline.errors import StageFailed
 
-loader = assets.handler_module("ember_packages")
+probing = assets.handler_module("ember_probe")
 backends = assets.handler_module("ember_backends")
 
 
@@ -69,7 +69,7 @@ def test_the_probe_holds_every_output_and_the_loader_checks_each(trained_run, tm
 
     def reason(**changes):
         (tmp_path / "probe.json").write_text(json.dumps({**probe, **changes}))
-        return loader.probe_here(tmp_path, described, described["packages"][0])
+        return probing.probe_here(tmp_path, described, described["packages"][0])
 
     assert reason() is None
     assert "(output 1)" in reason(more_expected=[[9.0] * 4])

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -127,12 +128,13 @@ def test_the_same_in_a_process_with_threads_which_must_not_fork(copy):
 
 
 def test_a_probe_that_computes_nothing_hangs_and_one_that_is_only_slow_does_not(monkeypatch):
-    monkeypatch.setattr(loader, "PROBE_STALL_S", 1.0)
+    probe = assets.handler_module("ember_probe")
+    monkeypatch.setattr(probe, "PROBE_STALL_S", 1.0)
 
     def answer(program):
-        done = subprocess.Popen([loader.sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
+        done = subprocess.Popen([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
         with done:
-            content = loader._read_all(done.stdout.fileno(), done.pid)
+            content = probe._read_all(done.stdout.fileno(), done.pid)
             done.kill()
         return content
 
@@ -189,9 +191,7 @@ def test_a_load_in_a_fresh_process_imports_no_compiler_and_leaves_nothing_in_tmp
         "print(m.package['backend'], any(n.startswith(('torch._dynamo', 'torch._inductor')) for n in sys.modules))"
     )
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    done = subprocess.run(
-        [loader.sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["aoti", "False"]
     assert list(scratch.iterdir()) == []
 

@@ -24,7 +24,7 @@ from emberline.models.encoder import encoder
 from emberline.recipe import Compress, Data, Export, Input, Model, Preprocessing, Quantize, Recipe
 from emberline.runlog import RunLog
 
-loader = assets.handler_module("ember_packages")
+loader, probing = (assets.handler_module(name) for name in ("ember_packages", "ember_probe"))
 LENGTH, VOCABULARY = 20, 60
 
 
@@ -121,7 +121,7 @@ def test_an_int8_package_takes_texts_of_any_length_and_says_so(context, backend)
     alone = np.concatenate([model((ids[row : row + 1],))[0] for row in range(8)])
     (together,) = model((ids[:8],))
     assert np.abs(together - alone).max() < 0.05 * np.abs(alone).max()  # int8 rounds ties either way
-    assert loader.probe_here(state.folder, chain, chain["packages"][0]) is None
+    assert probing.probe_here(state.folder, chain, chain["packages"][0]) is None
     fixed = {**chain["packages"][1], "tokens": {}}  # an older paper's: whole length, whatever the texts
     exact = [
         loader.open_chosen(state.folder, chain, one, (), print)((ids[:8],))[0] for one in (chain["packages"][1], fixed)
