@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from _rows import make
 
 TARGET = "<= 40 CPU-s and <= 1 GB on 2 cores"
-TRIALS = 2
+TRIALS = 3
 _MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -64,14 +65,14 @@ def _measured(work: str, data: str) -> dict[str, Any]:
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    best = min(trials, key=lambda trial: trial["assess"]["cpu_s"])
-    cpu_s, peak_mb = best["assess"]["cpu_s"], max(trial["assess"]["peak_mb"] for trial in trials)
-    said = {"units": best["assess"]["said"][0], "requests": best["assess"]["said"][1]}
-    reached = cpu_s <= 40 and peak_mb <= 1000
+    cpu_s = round(median(trial["assess"]["cpu_s"] for trial in trials), 1)
+    peak_mb = max(trial["assess"]["peak_mb"] for trial in trials)
+    units, requests = trials[0]["assess"]["said"]
     return {
         "cpu_s": cpu_s,
         "peak_mb": peak_mb,
-        "plain_join_cpu_s": best["plain_join"]["cpu_s"],
-        **said,
-        "reached": reached,
+        "plain_join_cpu_s": round(median(trial["plain_join"]["cpu_s"] for trial in trials), 1),
+        "units": units,
+        "requests": requests,
+        "reached": cpu_s <= 40 and peak_mb <= 1000,
     }
