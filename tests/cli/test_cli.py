@@ -45,6 +45,13 @@ def test_an_unknown_verb_is_wrong_usage_and_the_nearest_is_named(arguments: tupl
         ("train --no-such-option", "", "emberline train --help"),
         ("serve --port many", "", "emberline serve --help"),
         ("simulate --rate 0", "simulate: --rate is 0.0; a number above 0 is required", "100 sends a hundred requests"),
+        (
+            "simulate --rate nan",
+            "simulate: --rate is nan; a number above 0 is required",
+            "100 sends a hundred requests",
+        ),
+        ("route --holdout nan", "--holdout: share is nan; 0, or from 0.0001 to below 1", "one unit in twenty"),
+        ("route --processes 0", "--processes is 0; a number from 1 to", "keep the port open"),
         ("rollout --interval soon", "--interval is 'soon'; a duration is required", "90s, 10m, 2h or 7d"),
         ("rollout --interval 0s", "--interval is '0s'; more than 0 is required", "1s looks every second"),
         ("route --jwks keys.json", "--jwt-issuer is not given; who issues the tokens is required", "a token's `iss`"),

@@ -1,5 +1,6 @@
 """`emberline load`: open-loop traffic at a given rate, and how long it waited."""
 
+import math
 from pathlib import Path
 
 from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
@@ -50,7 +51,7 @@ def load(
     from emberline.recipe import load_recipe
     from emberline.runlog import RunLog, warn
 
-    if rate <= 0 or seconds <= 0:
+    if not (0 < rate < math.inf and 0 < seconds < math.inf):
         got = f"{rate:g} and {seconds:g}"
         hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
         raise InvalidOption("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)

@@ -1,5 +1,6 @@
 """`emberline simulate`."""
 
+import math
 from pathlib import Path
 
 from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
@@ -42,7 +43,7 @@ def simulate(
         ("--rate", rate, "100 sends a hundred requests a second, on average"),
         ("--units", units, "5000 has as many different units ask"),
     ):
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise InvalidOption("simulate", option, value, "a number above 0", hint=hint)
     population = Population(
         seed=seed,

@@ -196,9 +196,10 @@ def parse_share(share: float, option: str) -> int:
     Raises:
         InvalidOption: it is no share, or smaller than one of 10,000.
     """
-    units = round(share * TOTAL_WEIGHT)
-    if not 0 <= share < 1 or (share and not units):
-        raise InvalidOption(option, "share", share, f"0, or from {1 / TOTAL_WEIGHT:g} to below 1")
+    units = round(share * TOTAL_WEIGHT) if 0 <= share < 1 else -1  # NaN is neither
+    if units < 0 or (share and not units):
+        required = f"0, or from {1 / TOTAL_WEIGHT:g} to below 1"
+        raise InvalidOption(option, "share", share, required, hint="0.05 is one unit in twenty")
     return units
 
 
@@ -209,7 +210,8 @@ def parse_processes(number: int) -> int:
         InvalidOption: none, or too many.
     """
     if not 1 <= number <= MOST_PROCESSES:
-        raise InvalidOption("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}")
+        hint = "2 keep the port open while one of them is started again"
+        raise InvalidOption("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}", hint=hint)
     return number
 
 
@@ -223,5 +225,7 @@ def parse_headers(names: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         own = name.startswith(("x-ember-", "x-envoy-")) or name in {"host", "cookie", "authorization", "x-request-id"}
         if own or not re.fullmatch("[a-z0-9-]+", name):
-            raise InvalidOption("--unit-header", "header", name, "a header of clients' own, such as x-unit-id")
+            hint = "letters, digits and dashes; those of HTTP, Envoy and the router are taken"
+            required = "a header of clients' own, such as x-unit-id"
+            raise InvalidOption("--unit-header", "header", name, required, hint=hint)
     return found
