@@ -23,7 +23,9 @@ from pathlib import Path
 start = time.monotonic()
 {work}
 used = resource.getrusage(resource.RUSAGE_SELF)
-print("", json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / 1024),
+# not ru_maxrss: a process inherits its parent's, and here that made the rows
+peak_kb = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+print("", json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(peak_kb / 1024),
     "wall_s": round(time.monotonic() - start, 1), "said": said}}), sep="\\n")
 """
 _ASSESS = """
