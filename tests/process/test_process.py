@@ -193,3 +193,10 @@ def ignores_sigterm(pid):
 def signal_mask(pid, name):
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1], 16)
+
+
+def test_a_programs_peak_of_memory_is_its_own_and_not_its_parents():
+    program = "from emberline import process; print(process.peak_bytes())"
+    held = bytearray(b"x") * 400_000_000  # written, so that it is resident
+    peak = int(subprocess.check_output([sys.executable, "-c", program]))
+    assert process.peak_bytes() > len(held) > peak > 5_000_000

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from emberline import process
 
 _CALLS = 2
 
@@ -32,13 +33,7 @@ def _answer_and_exit(open_program: Callable[[], Callable[[Any], Any]], batch: An
         program = open_program()
         for _ in range(_CALLS):
             program(batch)
-        os.write(write, str(_peak_kb() / 1e3).encode())
+        os.write(write, str(process.peak_bytes() / 1e6).encode())
         code = 0
     finally:
         os._exit(code)
-
-
-def _peak_kb() -> int:
-    """High-water mark of the resident set, which a fork starts at what it inherited."""
-    with Path("/proc/self/status").open(encoding="utf-8") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

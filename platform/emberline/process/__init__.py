@@ -127,6 +127,15 @@ def start(
     return Child(name, int(rest), keeper, life_write)
 
 
+def peak_bytes() -> int:
+    """The most memory that this program has held (its resident set); a fork starts at what it inherited.
+
+    `getrusage` would tell a larger parent's peak, which a process keeps when it becomes another program.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port nobody listens on now. Another process may take it before it is used: callers report that clearly."""
     with socket.socket() as probe:

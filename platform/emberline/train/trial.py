@@ -4,13 +4,13 @@ python -m emberline.train.trial RECIPE MOST BUDGET_BYTES [KEY=VALUE …]
 """
 
 import json
-import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from emberline import process
 from emberline.data import Splits, load
 from emberline.errors import EmberlineError
 from emberline.models import create
@@ -70,7 +70,7 @@ def _step(
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return process.peak_bytes()
 
 
 if __name__ == "__main__":
