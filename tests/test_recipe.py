@@ -33,6 +33,7 @@ def test_a_setting_changes_the_recipe_and_its_digest() -> None:
         ("detection", "train.early_stopping={metric: accuracy}", "metric accuracy is none of task detection"),
         ("segmentation", "train.early_stopping={metric: map50}", "metric map50 is none of task segmentation"),
         ("detection", "train.augment=emberline.models.augmentation:crop_and_flip", "augment would move pictures"),
+        ("segmentation", "train.augment=emberline.models.augmentation:shift_and_flip", "augment would move pictures"),
         ("detection", "train.distill={recorded: a.parquet}", "distill knows classes and rankings"),
         ("segmentation", "train.top=3", "top does nothing with task segmentation"),
         ("segmentation", "compress.search={}", "distillation and search know classes and rankings"),

@@ -133,7 +133,7 @@ class Train(Section):
             raise ValueError(f"top does nothing with task {self.task}; leave it out")
         if self.task in PICTURE_TASKS and self.distill is not None:
             raise ValueError(f"distill knows classes and rankings; with task {self.task} leave it out")
-        if self.task in PICTURE_TASKS and self.augment == "emberline.models.augmentation:crop_and_flip":
+        if self.task in PICTURE_TASKS and (self.augment or "").startswith("emberline.models.augmentation:"):
             raise ValueError(f"augment would move pictures and not what task {self.task} is told of them; leave it out")
         if self.distill is not None and self.distill.recorded is not None and self.augment is not None:
             raise ValueError("recorded answers are to rows as they are; use a live teacher, or leave augment out")
