@@ -53,6 +53,8 @@ def test_durations_are_seconds():
         ({"ramp": [{"weight": 500, "until": {"max_wait": "soon"}}]}, "a duration such as"),
         ({"primary": {"metric": "latency_ms", "kind": "exceedance"}}, "`above` belongs to"),
         ({"alpha": 1.0}, "less than 1"),
+        ({"primary": {"metric": "correct", "margin": float("nan")}}, "finite"),
+        ({"primary": {"metric": "correct", "margin": float("-inf")}}, "finite"),
         ({"planned_units": 1}, "2 or more is required"),
     ],
 )

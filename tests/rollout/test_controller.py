@@ -170,6 +170,30 @@ def test_a_spec_changed_in_mid_flight_is_invalid(world):
     assert here.until(phase("Invalid")).weights == (0, 10_000)
 
 
+def test_a_force_of_a_changed_spec_is_not_carried_out_and_the_change_is_found(world):
+    here = world()
+    here.controlled()
+    here.until(lambda experiment: experiment.status.step == 1 and experiment.status.since > 0)
+    ask(here, "--pause", "trial", "--reason", "a look by eye")
+    here.until(phase("Paused"))
+    document = yaml.safe_load(here.path.read_text())
+    document["spec"]["ramp"] = [{"weight": 5000, "until": {"max_wait": "1h"}}]  # shorter than where it stands
+    here.path.write_text(yaml.safe_dump(document))
+    rollout(experiments=here.experiments, force="trial", to="ship", reason="a hotfix")
+    assert here.until(phase("Invalid")).weights == (0, 10_000)
+    assert "force is not carried out: the experiment's spec was changed" in here.said
+
+
+def test_a_damaged_audit_log_holds_up_its_own_experiment_alone(world):
+    here = world()
+    here.controlled()
+    here.until(phase("Shadow"))
+    log = here.experiments / "trial.audit.jsonl"
+    log.write_bytes(b"junk" + log.read_bytes())
+    here.controller.round()
+    assert "trial.audit.jsonl: content is no JSON in line 1" in here.said
+
+
 def test_pause_resume_and_abort_are_carried_out_and_audited(world):
     here = world()
     here.controlled()

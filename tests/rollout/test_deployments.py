@@ -16,7 +16,7 @@ from emberline.rollout.audit import read_audit
 from emberline.rollout.loop import Rollout
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore
-from emberline.runlog import RunLog
+from emberline.runlog import RunLog, read_events
 
 
 class TorchServe:
@@ -64,6 +64,10 @@ class Here:
         self.controller = Rollout(
             FolderStore(self.experiments), self.experiments, self.folder / "data", self.servers, log, self.url
         )
+
+    @property
+    def said(self):
+        return "\n".join(event["text"] for event in read_events(self.folder / "rollout.jsonl"))
 
     def ask(self):
         return httpx.post(f"{self.url}/predictions/digits", json={}, headers={"x-unit-id": "u"}, timeout=30)
@@ -115,6 +119,26 @@ def test_a_version_is_deployed_and_the_one_before_drained_and_let_go(here):
     ]
 
 
+def test_a_version_that_was_let_go_is_not_rolled_back_to_and_the_one_that_answers_stays(here):
+    here.want(deploy="digits@1.1")
+    here.until(lambda: here.torchserve.registered == {"1.1"})
+    here.want(rollback="digits")
+    here.controller.round()
+    assert "digits: 1.0 is not registered, so nothing was changed" in here.said
+    assert here.ask().headers["x-model-version"] == "1.1"
+    assert here.torchserve.registered == {"1.1"}
+    assert read_audit(here.experiments, "digits.deployed")[-1]["event"] == "refused"
+
+
+def test_the_same_deployment_asked_again_after_another_is_carried_out_again(here):
+    here.want(deploy="digits@1.1")
+    here.until(lambda: here.torchserve.registered == {"1.1"})
+    first = json.loads((here.experiments / "digits.deployed.json").read_bytes())
+    here.want(deploy="digits@1.1")
+    here.controller.round()
+    assert json.loads((here.experiments / "digits.deployed.json").read_bytes())["since"] > first["since"]
+
+
 def test_a_deployment_waits_for_an_experiment_and_then_takes_its_place(here, made):
     path = here.experiments / "trial.yaml"
     path.write_text(yaml.safe_dump(made.document(ramp=[{"weight": 5000, "until": {"max_wait": "1h"}}])))
@@ -135,6 +159,9 @@ def test_what_cannot_be_deployed_is_told(here):
         rollout(experiments=here.experiments, deploy="digits@1.1")
     here.want(deploy="digits@7.7")
     here.controller.round()
+    assert "digits: 7.7 is not registered, so nothing was changed" in here.said
+    written = {"model": "digits", "version": "7.7", "since": 1.0, "reason": "by hand"}
+    (here.experiments / "digits.deployed.json").write_text(json.dumps(written))
     wait_until(
         lambda: "digits.deployed.json: version is 'digits@7.7'" in (here.folder / "route.log").read_text(),
         10,

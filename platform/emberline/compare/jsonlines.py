@@ -6,6 +6,8 @@ from typing import IO, Any
 
 import orjson
 
+from emberline.errors import CorruptPaper
+
 _CHUNK_BYTES = 1 << 16
 
 
@@ -20,10 +22,21 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines, oldest first; none for a file that is not there."""
+    """All whole lines, oldest first; none for a file that is not there.
+
+    Raises:
+        CorruptPaper: a line is no JSON.
+    """
     if not path.is_file():
         return []
-    return [orjson.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            found += [orjson.loads(line)] if line else []
+        except orjson.JSONDecodeError as error:
+            hint = "mend that line, or move the file away to begin a new one"
+            raise CorruptPaper(path, f"no JSON in line {number}", "one JSON object a line", hint=hint) from error
+    return found
 
 
 def _cut_torn_line(file: IO[bytes]) -> None:

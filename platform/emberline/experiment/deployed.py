@@ -15,6 +15,7 @@ class Deployed(Frozen):
     Attributes:
         previous: what answered before; it is drained and let go.
         since: Unix time; experiments that ended earlier decide no more.
+        asked: Unix time of the request; each is carried out once, and the same one asked again is another.
     """
 
     model: Name
@@ -22,6 +23,7 @@ class Deployed(Frozen):
     previous: str = ""
     since: float
     reason: str
+    asked: float = 0.0
 
 
 def deployed_path(folder: Path, model: str) -> Path:

@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emberline.paper import Frozen
+from emberline.experiment.declared import Declared
 from emberline.recipe import Name
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class Covariate(Frozen):
+class Covariate(Declared):
     """What was known of a unit before the experiment began; takes the noise that it explains out of a metric.
 
     Attributes:
@@ -22,7 +22,7 @@ class Covariate(Frozen):
     days: Annotated[float, Field(gt=0)] = 28.0
 
 
-class Metric(Frozen):
+class Metric(Declared):
     """A metric: `correct` and the like come from outcomes; `error` and `latency_ms` from exposures.
 
     Attributes:
@@ -73,7 +73,7 @@ class Guardrail(Metric):
     max_increase: float
 
 
-class Segment(Frozen):
+class Segment(Declared):
     """Some of the units, told apart by what was reported of them before the experiment began.
 
     Attributes:

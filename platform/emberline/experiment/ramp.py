@@ -4,12 +4,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from emberline.experiment.declared import Declared
 from emberline.experiment.duration import Duration
 from emberline.experiment.variant import TOTAL_WEIGHT
-from emberline.paper import Frozen
 
 
-class Until(Frozen):
+class Until(Declared):
     """When a ramp step ends. Without a condition but `max_wait`, the step lasts that long.
 
     Attributes:
@@ -26,7 +26,7 @@ class Until(Frozen):
     max_wait: Duration | None = None
 
 
-class RampStep(Frozen):
+class RampStep(Declared):
     """Either a shadow (share of live requests mirrored) or a weight out of 10,000 for the treatment.
 
     Attributes:

@@ -4,15 +4,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from emberline.experiment.declared import Declared
 from emberline.experiment.metric import Guardrail, Metric, Primary, Segment
 from emberline.experiment.ramp import RampStep
 from emberline.experiment.unit import Layer, Unit
 from emberline.experiment.variant import TOTAL_WEIGHT, Variant
-from emberline.paper import Frozen
 from emberline.recipe import Name
 
 
-class Agreement(Frozen):
+class Agreement(Declared):
     """When two answers to one request agree: the same label, or scores at most `within` apart."""
 
     by: Literal["label", "score"] = "label"
@@ -25,13 +25,13 @@ class Agreement(Frozen):
         return self
 
 
-class Price(Frozen):
+class Price(Declared):
     """What an hour of a processor core costs, in whatever money; reports then tell prices in it."""
 
     cpu_hour: Annotated[float, Field(gt=0)]
 
 
-class Spec(Frozen):
+class Spec(Declared):
     model: Name
     unit: Unit = Unit()
     salt: str | None = None

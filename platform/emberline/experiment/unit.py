@@ -4,12 +4,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from emberline.experiment.declared import Declared
 from emberline.experiment.variant import TOTAL_WEIGHT
-from emberline.paper import Frozen
 from emberline.recipe import Name
 
 
-class Unit(Frozen):
+class Unit(Declared):
     """What is assigned to a variant: whoever sends this header, this cookie, or a token with this claim.
 
     Attributes:
@@ -29,7 +29,7 @@ class Unit(Frozen):
         return self
 
 
-class Layer(Frozen):
+class Layer(Declared):
     """A slice of a model's units; experiments of one layer with slices of their own never share a unit.
 
     Attributes:

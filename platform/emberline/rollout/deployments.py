@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+from pydantic import Field
 
 from emberline import storage
 from emberline.compare.jsonlines import append_line
@@ -22,6 +23,7 @@ from emberline.rollout.retire import Retirement, Servers, let_go, uses
 from emberline.rollout.routers import answers_by_default, version_in_force
 from emberline.route.clusters import default_cluster_name
 from emberline.route.settings import Served
+from emberline.serve import management
 
 _REQUEST = ".deploy.json"
 
@@ -31,12 +33,14 @@ class Wish(Frozen):
 
     Attributes:
         previous: the version that answered then, where the asker knows it; else the routers are asked.
+        asked: Unix time.
     """
 
     model: Name
     version: Version
     reason: str
     previous: str = ""
+    asked: float = Field(default_factory=time.time)
 
 
 def leave_wish(folder: Path, wish: Wish) -> Path:
@@ -83,11 +87,22 @@ def going_on(wish: Wish, experiments: Sequence[Experiment]) -> str | None:
     return next((one.name for one in experiments if one.spec.model == wish.model and not one.terminal), None)
 
 
+def refused(folder: Path, wish: Wish, servers: Servers) -> str | None:
+    """Why a wish is dropped: what is not registered cannot answer anybody. None where it can be carried out."""
+    if servers.management is None or management.describe(servers.management, wish.model, wish.version) is not None:
+        return None
+    why = f"{wish.version} is not registered, so nothing was changed; serve its archive, then ask again"
+    line = {"time": time.time(), "event": "refused", **wish.model_dump(), "why": why}
+    append_line(audit_path(folder, f"{wish.model}.deployed"), line)
+    (folder / f"{wish.model}{_REQUEST}").unlink(missing_ok=True)
+    return why
+
+
 def carry_out(folder: Path, wish: Wish, experiments: Sequence[Experiment], route: str | None) -> Deployed:
     """Notes the decision and puts it in force; doing it again after a kill changes nothing."""
     path = deployed_path(folder, wish.model)
     before = load_deployed(path) if path.is_file() else None
-    if before is None or before.version != wish.version or before.reason != wish.reason:
+    if before is None or before.asked != wish.asked:
         previous = wish.previous or _answering(wish.model, before, experiments, route)
         deployed = Deployed(
             model=wish.model,
@@ -95,6 +110,7 @@ def carry_out(folder: Path, wish: Wish, experiments: Sequence[Experiment], route
             previous="" if previous == wish.version else previous,
             since=time.time(),
             reason=wish.reason,
+            asked=wish.asked,
         )
         line = {"time": deployed.since, "event": "deploy", **deployed.model_dump()}
         append_line(audit_path(folder, f"{wish.model}.deployed"), line)
@@ -115,6 +131,8 @@ def settle(deployed: Deployed, experiments: Sequence[Experiment], servers: Serve
         return "draining", f"waiting for the routers to take {model} {deployed.version}"
     if not previous or servers.management is None:
         return "kept", f"{model} {deployed.version} answers; no other version is let go"
+    if management.describe(servers.management, model, deployed.version) is None:
+        return "kept", f"{model} {previous} stays registered, since {deployed.version} is not"
     user = next((one.name for one in experiments if not one.terminal and uses(one, model, previous)), None)
     if user is not None:
         return "kept", f"{model} {previous} stays registered: experiment {user} uses it"

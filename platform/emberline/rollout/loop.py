@@ -12,6 +12,7 @@ from emberline.compare.history import history_path, keep_look
 from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
 from emberline.compare.routed import Routed, load_routed, write_routed
+from emberline.compare.validity import SPEC_CHANGED, spec_changed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status, deployed_path, load_deployed
 from emberline.rollout import audit, deployments, phases
@@ -167,6 +168,10 @@ class Rollout:
         request = self.store.requested(experiment)
         if request is None:
             return False
+        if spec_changed(experiment) and request.action != "abort":
+            self.log.say(f"{experiment.name}: {request.action} is not carried out: {SPEC_CHANGED}")
+            self.store.forget_request(experiment)
+            return False
         after = phases.requested_status(experiment, request.action, request.reason, time.time(), target=request.target)
         if after != experiment.status:
             self._decide(experiment, request.action, after, self.last_looks.get(experiment.name))
@@ -213,6 +218,9 @@ class Rollout:
             if (other := deployments.going_on(wish, experiments)) is not None:
                 self._say(wish.model, f"{wish.version} waits: experiment {other} has the traffic; --abort ends it")
                 done = False
+                continue
+            if (why := deployments.refused(self.folder, wish, self.servers)) is not None:
+                self.log.say(f"{wish.model}: {why}")
                 continue
             found = deployments.carry_out(self.folder, wish, experiments, self.route)
             self.log.say(f"{found.model}: {found.version} answers in place of {found.previous or '?'}; {found.reason}")

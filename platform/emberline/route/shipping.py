@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from emberline.errors import EmberlineError
 from emberline.experiment import Experiment
 from emberline.exposure import EXPOSURES, OUTCOMES, Row, parse_line
 from emberline.route.folders import Folders
@@ -49,7 +50,7 @@ class Shipping:
             row = parse_line(line, key)
             for watcher in (self._samples, self._sketches):
                 if watcher is not None:
-                    watcher.see(row)
+                    self._show(watcher, row)
             return row
 
         self._exposure_shipper = Shipper(exposures, data / "exposures", EXPOSURES, parse, complain=complain)
@@ -59,6 +60,13 @@ class Shipping:
         self._written = False
         self._unwritten: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
+
+    def _show(self, watcher: Samples | Sketches, row: Row) -> None:
+        """What views are made of; a view that cannot be had costs no row."""
+        try:
+            watcher.see(row)
+        except EmberlineError as error:
+            self._complain(f"a live view misses a row: {error}")
 
     def prepare(self) -> None:
         """Makes the folders that Envoy writes bodies to."""

@@ -35,7 +35,9 @@ def _datasketches() -> Any:
     try:
         import datasketches
     except ImportError as error:
-        raise MissingTool("datasketches", "it is not installed", hint="pip install 'emberline[sketches]'") from error
+        raise MissingTool(
+            "datasketches", "sketches are made with it", hint="pip install 'emberline[sketches]'"
+        ) from error
     return datasketches
 
 
@@ -43,7 +45,7 @@ def _bloom() -> Any:
     try:
         import rbloom
     except ImportError as error:
-        raise MissingTool("rbloom", "it is not installed", hint="pip install 'emberline[sketches]'") from error
+        raise MissingTool("rbloom", "sketches are made with it", hint="pip install 'emberline[sketches]'") from error
     return rbloom.Bloom
 
 
@@ -140,6 +142,11 @@ class Sketches:
     folder: Path
     own: dict[Key, Sketch] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"{os.uname().nodename}-{uuid.uuid4().hex[:8]}")
+
+    def __post_init__(self) -> None:
+        """Raises MissingTool where the extra is not there, before there is any row."""
+        _datasketches()
+        _bloom()
 
     def see(self, row: Row) -> None:
         """An exposure that came by; shadows reach nobody and are not counted."""
