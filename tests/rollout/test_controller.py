@@ -220,6 +220,10 @@ def test_a_request_without_a_reason_or_an_experiment_is_refused(world):
         rollout(experiments=here.experiments, pause="trial")
     with pytest.raises(MissingFile):
         rollout(experiments=here.experiments, pause="another", reason="x")
+    here.path.rename(here.experiments / "my.experiment.yaml")
+    (here.experiments / "broken.yaml").write_text("junk: [")
+    with pytest.raises(MissingFile, match=r"known here: trial, broken\.yaml cannot be read"):
+        rollout(experiments=here.experiments, abort="my.experiment", reason="x")
     for target in (None, "1", "4", "soon"):
         with pytest.raises(InvalidSetting, match="--to"):
             rollout(experiments=here.experiments, force="trial", to=target, reason="x")

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from emberline.errors import InvalidOption, MissingFile
-from emberline.experiment import load_experiment, parse_duration
+from emberline.errors import EmberlineError, InvalidOption, MissingFile
+from emberline.experiment import Experiment, load_experiment, parse_duration
 from emberline.recipe import parse_model
 from emberline.rollout.deployments import Wish, leave_wish, rollback_of
 from emberline.rollout.loop import Rollout
@@ -67,10 +67,7 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
         raise InvalidOption("rollout", options, sorted(wishes), "exactly one of them", hint=hint)
     why = _given(reason)
     ((action, name),) = wishes.items()
-    path = experiments / f"{name}.yaml"
-    if not path.is_file():
-        raise MissingFile(path, "the experiment")
-    _check_target(action, target, len(load_experiment(path).spec.ramp))
+    _check_target(action, target, len(_named(experiments, name).spec.ramp))
     leave_request(experiments, name, action, why, target)
     RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
 
@@ -94,6 +91,22 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
         wish = parse_model(Wish, {"model": model, "version": version, "reason": why}, Path("rollout --deploy"))
     leave_wish(experiments, wish)
     RunLog().say(f"{wish.model}: {wish.version} is asked for; a running rollout puts it in force at its next look")
+
+
+def _named(experiments: Path, name: str) -> Experiment:
+    """By the name that it declares, whatever its file is called; other files may be broken."""
+    known, broken = {}, ""
+    for path in sorted(experiments.glob("*.yaml")):
+        try:
+            one = load_experiment(path)
+        except EmberlineError:
+            broken += f", {path.name} cannot be read"
+        else:
+            known[one.name] = one
+    if name not in known:
+        hint = f"known here: {', '.join(sorted(known)) or 'none'}{broken}"
+        raise MissingFile(experiments, f"experiment {name!r}", hint=hint)
+    return known[name]
 
 
 def _given(reason: str | None) -> str:
