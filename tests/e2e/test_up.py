@@ -103,6 +103,13 @@ def test_its_printed_lines_answer_and_down_stops_it(up: Up, started: "subprocess
     page = subprocess.run(["curl", "-sf", str(ready["page"])], capture_output=True, check=False)
     assert page.returncode == 0
     assert b"<html" in page.stdout
+    paper = up.folder / "state/route.json"
+    before = json.loads(told := paper.read_bytes())
+    psutil.Process(before["pid"]).kill()
+    wait_until(lambda: paper.is_file() and paper.read_bytes() != told, 60, "the router's successor")
+    after = json.loads(paper.read_bytes())
+    assert after["pid"] != before["pid"]
+    assert after["admin"] == before["admin"], "rollout would look in vain"
     children = psutil.Process(started.pid).children(recursive=True)
     down = [sys.executable, "-m", "emberline.cli", "down"]
     done = subprocess.run(down, cwd=up.folder, capture_output=True, check=False)

@@ -15,7 +15,7 @@ SETTINGS = Settings(RECIPE, port=9000, serve_port=9100, dashboard_port=9200)
 
 def test_the_router_knows_every_version_and_falls_back_to_the_baseline() -> None:
     recipe = load_recipe(RECIPE)
-    arguments = [str(argument) for argument in route_arguments(SETTINGS, recipe)]
+    arguments = [str(argument) for argument in route_arguments(SETTINGS, recipe, 9300)]
     assert "digits@1.0=127.0.0.1:9100" in arguments
     assert "digits@1.1=127.0.0.1:9100" in arguments
     assert arguments[arguments.index("--default") + 1] == "digits=1.0"

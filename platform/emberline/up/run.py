@@ -2,9 +2,8 @@
 
 import time
 
-import orjson
-
 from emberline.experiment import Experiment, load_experiment, status_path, to_yaml
+from emberline.process import free_port
 from emberline.recipe import Recipe, load_recipe
 from emberline.runlog import RunLog
 from emberline.storage import write_bytes
@@ -69,18 +68,14 @@ def _run_stack(settings: Settings, recipe: Recipe, log: RunLog, *, fresh: bool) 
 
 def _services(settings: Settings, recipe: Recipe, experiment: Experiment | None) -> list[Service]:
     """The verbs that stay, in the order of their start."""
-    state = settings.state
-
-    def admin() -> str:
-        return str(orjson.loads((state / "route.json").read_bytes())["admin"])
-
+    state, admin_port = settings.state, free_port()  # the same after the router was started again: rollout asks there
     services = [
         Service("serve", lambda: serve_arguments(settings, recipe), state / "serve.json"),
-        Service("route", lambda: route_arguments(settings, recipe), state / "route.json"),
+        Service("route", lambda: route_arguments(settings, recipe, admin_port), state / "route.json"),
         Service("dashboard", lambda: dashboard_arguments(settings), state / "dashboard.json"),
     ]
     if experiment is not None:
-        services.append(Service("rollout", lambda: rollout_arguments(settings, admin()), None))
+        services.append(Service("rollout", lambda: rollout_arguments(settings, admin_port), None))
     return services
 
 

@@ -69,7 +69,7 @@ def serve_arguments(settings: Settings, recipe: Recipe) -> Arguments:
     return [*archives(recipe, settings.store), "--recipe", settings.recipe, *folders, *ports]
 
 
-def route_arguments(settings: Settings, recipe: Recipe) -> Arguments:
+def route_arguments(settings: Settings, recipe: Recipe, admin_port: int) -> Arguments:
     assert recipe.archive is not None  # noqa: S101 - `archives` was called before
     address = f"127.0.0.1:{settings.serve_port}"
     upstreams: Arguments = []
@@ -78,7 +78,7 @@ def route_arguments(settings: Settings, recipe: Recipe) -> Arguments:
     default: Arguments = ["--default", f"{recipe.archive.model}={default_version(recipe)}"]
     folders: Arguments = ["--experiments", settings.experiments, "--data", settings.data, "--state", settings.state]
     dashboard: Arguments = ["--dashboard", f"127.0.0.1:{settings.dashboard_port}"]
-    return [*upstreams, *default, *folders, "--port", settings.port, *dashboard]
+    return [*upstreams, *default, *folders, "--port", settings.port, "--admin-port", admin_port, *dashboard]
 
 
 def dashboard_arguments(settings: Settings) -> Arguments:
@@ -86,7 +86,8 @@ def dashboard_arguments(settings: Settings) -> Arguments:
     return [*folders, "--port", settings.dashboard_port]
 
 
-def rollout_arguments(settings: Settings, admin: str) -> Arguments:
+def rollout_arguments(settings: Settings, admin_port: int) -> Arguments:
     folders: Arguments = ["--experiments", settings.experiments, "--data", settings.data]
+    admin = f"http://127.0.0.1:{admin_port}"
     router: Arguments = ["--route", f"http://127.0.0.1:{settings.port}", "--envoy-admin", admin]
     return [*folders, *router, "--management", f"127.0.0.1:{settings.serve_port + 1}"]
