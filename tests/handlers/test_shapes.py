@@ -108,6 +108,7 @@ def test_shapes_are_found_from_training_to_the_handler(make, make_worker):
         require_probe(made, worker, version)
 
 
+@pytest.mark.long  # detection goes the same way in the quick set
 def test_pixels_are_told_apart_from_training_to_the_handler(make, make_worker):
     made = make("segmentation")
     assert made.run["mean_iou"] > 0.5
