@@ -18,7 +18,7 @@ import ember_prediction
 import ember_probe
 import numpy as np
 import orjson
-from ember_handler import Job, log
+from ember_handler import Job, columns_of, log
 from ember_prediction import Predictions
 from ember_preprocessing import Array, Preprocessing, stack
 from ember_ranking import EmberRanking, Ranking
@@ -53,7 +53,7 @@ class CascadeHandler(EmberRanking):
         return folder / str(passes[0]["folder"])
 
     def compute(self, jobs: Sequence[Job]) -> Predictions:
-        columns = tuple(np.concatenate(column) for column in zip(*(job.columns for job in jobs), strict=True))
+        columns = columns_of(jobs)
         predictions = ember_prediction.interpret(self.model(columns)[0], self.labels)
         instances = [instance for job in jobs for instance in job.request.instances]
         going = np.arange(len(predictions))

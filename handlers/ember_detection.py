@@ -16,7 +16,6 @@ import ember_oip
 import ember_prediction
 import ember_protocol
 import numpy as np
-import orjson
 from ember_boxes import Detections
 from ember_image import EmberImage
 from ember_prediction import Prediction
@@ -45,11 +44,9 @@ class EmberDetection(EmberImage):
         pairs = list(zip(found, self.sizes(request), strict=True))
         if request.call is not None:
             tensors = to_tensors(pairs, self.labels)
-            return orjson.dumps(
-                ember_oip.respond(request.call, tensors, model, version), option=orjson.OPT_SERIALIZE_NUMPY
-            )
+            return ember_protocol.dump(ember_oip.respond(request.call, tensors, model, version))
         answers = [{"detections": ember_boxes.to_json(one, size, self.labels)} for one, size in pairs]
-        return orjson.dumps({"predictions": answers} if request.style == "instances" else answers[0])
+        return ember_protocol.render_plain(request, answers)
 
     def outputs(self) -> list[dict[str, Any]]:
         kinds = {"num_detections": "INT64", "boxes": "FP32", "scores": "FP32", "labels": "BYTES"}

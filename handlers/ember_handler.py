@@ -54,6 +54,13 @@ class Job:
         return len(self.columns[0])
 
 
+def columns_of(jobs: Sequence[Job]) -> tuple[Array, ...]:
+    """The model's inputs, the rows of all jobs in their order."""
+    if len(jobs) == 1:
+        return jobs[0].columns
+    return tuple(np.concatenate(column) for column in zip(*(job.columns for job in jobs), strict=True))
+
+
 class EmberHandler:
     """Loads the archive's package and answers batches; TorchServe calls `initialize` once, then `handle`.
 
@@ -152,10 +159,7 @@ class EmberHandler:
 
     def compute(self, jobs: Sequence[Job]) -> Sequence[Prediction | None]:
         """A prediction for each row of all jobs, in their order; may raise anything, which is logged."""
-        if len(jobs) == 1:
-            return self.interpret(self.model(jobs[0].columns)[0])
-        columns = zip(*(job.columns for job in jobs), strict=True)
-        return self.interpret(self.model(tuple(np.concatenate(column) for column in columns))[0])
+        return self.interpret(self.model(columns_of(jobs))[0])
 
     def interpret(self, outputs: Array) -> Sequence[Prediction | None]:
         """Raw outputs of a batch, as each row is answered; None where the model's answer cannot be used."""

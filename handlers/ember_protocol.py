@@ -63,11 +63,17 @@ def parse(body: object) -> Request:
 def render(request: Request, predictions: Sequence[Prediction], model: str, version: str) -> bytes:
     """The answer to a request, one prediction an instance."""
     if request.call is not None:
-        answer: Any = ember_oip.answer(request.call, predictions, model, version)
-    elif request.style == "instances":
-        answer = {"predictions": [prediction.as_json() for prediction in predictions]}
-    else:
-        answer = predictions[0].as_json()
+        return dump(ember_oip.answer(request.call, predictions, model, version))
+    return render_plain(request, [prediction.as_json() for prediction in predictions])
+
+
+def render_plain(request: Request, answers: Sequence[Any]) -> bytes:
+    """Answers that are JSON already, one an instance, in the form in which a plain body asked for them."""
+    return dump({"predictions": answers} if request.style == "instances" else answers[0])
+
+
+def dump(answer: Any) -> bytes:
+    """JSON of a value with arrays in it."""
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

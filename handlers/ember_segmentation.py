@@ -16,7 +16,6 @@ import ember_oip
 import ember_prediction
 import ember_protocol
 import numpy as np
-import orjson
 from ember_image import EmberImage
 from ember_prediction import Prediction
 from ember_preprocessing import Array
@@ -48,14 +47,12 @@ class EmberSegmentation(EmberImage):
                 {"name": "mask", "shape": [len(masks)], "datatype": "BYTES", "data": masks},
                 ember_oip.floats("shares", np.stack(shares)),
             ]
-            return orjson.dumps(
-                ember_oip.respond(request.call, tensors, model, version), option=orjson.OPT_SERIALIZE_NUMPY
-            )
+            return ember_protocol.dump(ember_oip.respond(request.call, tensors, model, version))
         answers = [
             {"mask": mask, "shares": dict(zip(self.labels, share.tolist(), strict=True))}
             for mask, share in zip(masks, shares, strict=True)
         ]
-        return orjson.dumps({"predictions": answers} if request.style == "instances" else answers[0])
+        return ember_protocol.render_plain(request, answers)
 
     def outputs(self) -> list[dict[str, Any]]:
         return [

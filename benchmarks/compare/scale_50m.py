@@ -22,11 +22,10 @@ import json, resource, sys, time
 from pathlib import Path
 start = time.monotonic()
 {work}
-used = resource.getrusage(resource.RUSAGE_SELF)
-# not ru_maxrss: a process inherits its parent's, and here that made the rows
-peak_kb = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-print("", json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(peak_kb / 1024),
-    "wall_s": round(time.monotonic() - start, 1), "said": said}}), sep="\\n")
+used, wall_s = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - start
+from emberline.process import peak_bytes
+print("", json.dumps({{"cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(peak_bytes() / 2**20),
+    "wall_s": round(wall_s, 1), "said": said}}), sep="\\n")
 """
 _ASSESS = """
 from _rows import experiment

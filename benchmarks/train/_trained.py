@@ -26,6 +26,26 @@ _BETWEEN_S = (15.0, 60.0)
 _TIMEOUT_S = 4 * 3600
 
 
+def trial(recipe: str, settings: list[str], number: int, compressing: list[str] | None = None) -> dict[str, Any]:
+    """The first trial is undisturbed and reads the test file, the others have workers killed.
+
+    Args:
+        compressing: settings besides, of the compression that reads the test file.
+    """
+    facts = train(recipe, settings, killed=number > 0)
+    return facts if number else {**facts, "test": test_accuracy(recipe, [*settings, *(compressing or [])])}
+
+
+def summary(trials: list[dict[str, Any]], least: float = 0.0) -> dict[str, Any]:
+    """What the trials came to; reached are the same bits, and that accuracy of the test file."""
+    test, same = trials[0]["test"], equal(trials)
+    return {
+        "test_accuracy": round(test["accuracy"], 4), "test_rows": test["rows"], "equal": same,
+        "kills": len(trials[-1]["deaths"]), "training_s": [one["training_s"] for one in trials],
+        "reached": len(trials) >= TRIALS and test["accuracy"] >= least and same and bool(trials[-1]["deaths"]),
+    }  # fmt: skip
+
+
 def train(recipe: str, settings: list[str], *, killed: bool) -> dict[str, Any]:
     """One training; what it came to, and the deaths on record.
 

@@ -14,14 +14,8 @@ PLAIN = ["compress.artifacts={fp32: {stages: [{stage: export, max_batch: 8}]}}",
 def trial(folder: Path, number: int) -> dict[str, Any]:  # noqa: ARG001 - runs of hours are kept
     rows = _trained.DATA / "sst2"
     settings = [f"data.arguments.train={rows}/train.parquet", f"data.arguments.test={rows}/validation.parquet"]
-    facts = _trained.train(RECIPE, settings, killed=number > 0)
-    return facts if number else {**facts, "test": _trained.test_accuracy(RECIPE, [*settings, *PLAIN])}
+    return _trained.trial(RECIPE, settings, number, PLAIN)
 
 
 def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    test, same = trials[0]["test"], _trained.equal(trials)
-    return {
-        "test_accuracy": round(test["accuracy"], 4), "test_rows": test["rows"], "equal": same,
-        "kills": len(trials[-1]["deaths"]), "training_s": [one["training_s"] for one in trials],
-        "reached": len(trials) >= TRIALS and same and bool(trials[-1]["deaths"]),
-    }  # fmt: skip
+    return _trained.summary(trials)

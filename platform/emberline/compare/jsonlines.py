@@ -31,8 +31,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        if not line:
+            continue
         try:
-            found += [orjson.loads(line)] if line else []
+            found.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             hint = "mend that line, or move the file away to begin a new one"
             raise CorruptPaper(path, f"no JSON in line {number}", "one JSON object a line", hint=hint) from error

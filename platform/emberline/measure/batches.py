@@ -44,8 +44,5 @@ def longest_of(batches: Sequence[Batch], texts: Sequence[int]) -> Batch:
 
 def unpadded(batch: Batch, texts: Sequence[int]) -> Batch:
     """A batch as a plain module is given it: texts as long as the longest."""
-    longest = assets.handler_module("ember_text").longest
-    return tuple(
-        np.ascontiguousarray(array[:, : longest(array)]) if position in texts else array
-        for position, array in enumerate(batch)
-    )
+    least = [1 if position in texts else None for position in range(len(batch))]
+    return tuple(assets.handler_module("ember_text").cut(batch, least))

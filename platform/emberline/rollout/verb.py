@@ -5,8 +5,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from emberline.errors import EmberlineError, InvalidOption, MissingFile
-from emberline.experiment import Experiment, load_experiment, parse_duration
+from emberline.errors import InvalidOption, MissingFile
+from emberline.experiment import Experiment, parse_duration
 from emberline.recipe import parse_model
 from emberline.rollout.deployments import Wish, leave_wish, rollback_of
 from emberline.rollout.loop import Rollout
@@ -95,15 +95,10 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
 
 def _named(experiments: Path, name: str) -> Experiment:
     """By the name that it declares, whatever its file is called; other files may be broken."""
-    known, broken = {}, ""
-    for path in sorted(experiments.glob("*.yaml")):
-        try:
-            one = load_experiment(path)
-        except EmberlineError:
-            broken += f", {path.name} cannot be read"
-        else:
-            known[one.name] = one
+    found, wrong = FolderStore(experiments).experiments()
+    known = {one.name: one for one in found}
     if name not in known:
+        broken = "".join(f", {Path(str(error.place)).name} cannot be read" for error in wrong)
         hint = f"known here: {', '.join(sorted(known)) or 'none'}{broken}"
         raise MissingFile(experiments, f"experiment {name!r}", hint=hint)
     return known[name]

@@ -193,7 +193,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     generation = _one_for_all(world, checkpoints.claim_generation() if world.rank == 0 else None)
     pulse.joined(generation)
     log = TrainingLog(run.log, shown=world.rank == 0 and order.failures is None, kept=world.rank == 0)
-    _tell_start(order, recipe, run, log, rows=splits.train)
+    _tell_start(order, recipe, run, log, rows=len(splits.train))
     settle = partial(_settled, order, recipe, splits, run, generation=generation, log=log)
     settings = _one_for_all(world, settle() if world.rank == 0 else None)
     exact = recipe.model_copy(update={"train": settings})
@@ -204,7 +204,10 @@ def _train(order: Order, preemption: Preemption) -> None:
         snapshot.sweep()
     together = settings.strategy == "fsdp2"
     resumed = resume_together(checkpoints, learner, world) if together else resume(run, checkpoints, learner, world)
-    restart = _tell_world(log, job, resumed, generation, order.launch, loss=float(learner.progress["loss"]))
+    restart = _tell_world(
+        log, job, resumed, generation, order.launch,
+        run=run, rows=splits.train, loss=float(learner.progress["loss"]),
+    )  # fmt: skip
     kept: Callable[..., Keeping | KeepingTogether] = (
         partial(KeepingTogether, preemption) if together else partial(Keeping, run)
     )
@@ -267,7 +270,7 @@ def _settled(order: Order, recipe: Recipe, splits: Splits, run: RunFolder, *, ge
     return settled(recipe.train, choice)
 
 
-def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, rows: Rows) -> None:
+def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, rows: int) -> None:
     """Logs what is particular about this start."""
     if run.anew:
         snapshot.remove_snapshots(run.replaced, run.path)
@@ -277,9 +280,7 @@ def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, ro
         minutes = TIMEOUT.total_seconds() / 60
         log.say(f"this launcher does not watch for workers that hang: one holds the others up for {minutes:g} minutes")
     if recipe.data.sample is not None:
-        log.event("sample", fraction=recipe.data.sample, rows=len(rows))
-    if log.path is not None:
-        _tell_data(run, log, rows)
+        log.event("sample", fraction=recipe.data.sample, rows=rows)
     if recipe.train.strategy == "fsdp2":
         log.say(
             "strategy fsdp2: results depend on the number of workers; a death costs the steps since the last "
@@ -287,27 +288,33 @@ def _tell_start(order: Order, recipe: Recipe, run: RunFolder, log: RunLog, *, ro
         )
 
 
-def _tell_data(run: RunFolder, log: RunLog, rows: Rows) -> None:
+def _tell_data(run: RunFolder, log: RunLog, rows: Rows, before: list[Event]) -> None:
     """Logs what the training rows are known by, at the first start and where that has changed since."""
-    identity = identity_of(rows)
-    before = data_identity(since_anew(read_events(run.log)))
-    if identity is None or (before is not None and before["xxh3"] == identity["xxh3"]):
+    if log.path is None:
+        return
+    identity, known = identity_of(rows), data_identity(since_anew(before))
+    if identity is None or (known is not None and known["xxh3"] == identity["xxh3"]):
         return
     log.event("data", **identity)
-    if before is not None:
+    if known is not None:
         log.say(
-            f"warning: {run.path}: the training data are others than at the last start (xxh3 {before['xxh3'][:16]} → "
+            f"warning: {run.path}: the training data are others than at the last start (xxh3 {known['xxh3'][:16]} → "
             f"{identity['xxh3'][:16]}); training goes on with these, and the model card says so"
         )
 
 
 def _tell_world(
-    log: RunLog, job: Job, resumed: Resumed, generation: int, launch: str, *, loss: float
+    log: RunLog, job: Job, resumed: Resumed, generation: int, launch: str, *, run: RunFolder, rows: Rows, loss: float
 ) -> Callable[[float], Event | None]:
-    """Logs who trains now; returns what tells the cost of the restart, given the time of the first step after it."""
+    """Logs what is trained on and who trains now.
+
+    Returns:
+        What tells the cost of the restart, given the time of the first step after it.
+    """
     world = job.world
     pids, hosts = world.gather(os.getpid()), world.gather(socket.gethostname())
     before = read_events(log.path) if log.path is not None else []
+    _tell_data(run, log, rows, before)
     for one in resumed.skipped:
         log.say(f"skipped {one.name}: {one.why}")
     if resumed.step > last_step(before):  # its worker died between the snapshot and the line
