@@ -28,8 +28,9 @@ def summary(trials: list[dict[str, object]]) -> dict[str, object]:
     found = _throughput.summarise(trials)
     ratios = found["ratios"]
     wanted = {
-        "16": dict.fromkeys(("mosec", "fastapi", "litserve", "bentoml"), 1.0) | {"torchserve_stock": 4.0},
-        "64": dict.fromkeys(("fastapi", "litserve", "bentoml"), 1.0) | {"mosec": 0.5, "torchserve_stock": 4.0},
+        "16": dict.fromkeys(("mosec", "fastapi", "litserve", "bentoml", "triton"), 1.0) | {"torchserve_stock": 4.0},
+        "64": dict.fromkeys(("fastapi", "litserve", "bentoml", "triton"), 1.0)
+        | {"mosec": 0.5, "torchserve_stock": 4.0},
         "1": {"fastapi": 0.8},
     }
     missed = [
