@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_every_convolution_and_linear_layer_has_an_int8_kernel(compressed):
     assert package["int8_kernels"] == CONVOLUTIONS_AND_LINEAR_LAYERS
     assert package["precision"] == "int8"
     assert {"avx2", "fma"} <= set(package["needs"])
+
+
+def test_a_package_is_deflated_and_its_libraries_have_no_symbols(compressed, tmp_path):
+    with zipfile.ZipFile(compressed.artifacts / "int8" / "int8.pt2") as package:
+        assert {entry.compress_type for entry in package.infolist()} == {zipfile.ZIP_DEFLATED}
+        (library,) = [name for name in package.namelist() if name.endswith(".so")]
+        listed = subprocess.run(["nm", package.extract(library, tmp_path)], capture_output=True, text=True, check=True)
+    assert "no symbols" in listed.stderr
 
 
 def test_pruning_is_recorded_and_made_the_net_smaller(compressed):

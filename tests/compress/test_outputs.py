@@ -9,7 +9,7 @@ from torch import nn
 
 from emberline import assets
 from emberline.artifact import Package
-from emberline.compress.agreement import largest_error, require_agreement
+from emberline.compress.agreement import largest_error, require_agreement, rounds_alike
 from emberline.compress.probe import make_probe
 from emberline.compress.state import State
 from emberline.errors import StageFailed
@@ -81,6 +81,19 @@ def test_the_worst_output_counts_and_nan_is_worse_than_anything():
     assert largest_error([one, half], [one, one]) == (0.5, ", output 1")
     assert np.isnan(largest_error([np.full((2, 3), np.nan), half], [one, one])[0])
     assert largest_error([one], [one, one])[0] == np.inf
+
+
+def test_two_roundings_are_alike_when_apart_by_less_than_either_is_from_the_float_model():
+    random = np.random.default_rng(0)
+    exact, noise, ties = (random.standard_normal((8, 384)) for _ in range(3))
+    rounded = exact + 0.28 * noise
+    assert rounds_alike([rounded + 0.09 * ties], [rounded], [exact])
+    assert not rounds_alike([rounded + 0.2 * ties], [rounded], [exact])
+    # further from the float model than its program is: no tie does that
+    assert not rounds_alike([rounded + 0.1 * noise], [rounded], [exact])
+    assert not rounds_alike([rounded, exact + 0.09], [rounded, exact], [exact, exact])
+    assert not rounds_alike([rounded * np.nan], [rounded], [exact])
+    assert not rounds_alike([], [rounded], [exact])
 
 
 def test_outputs_come_in_the_order_of_exported_programs():
