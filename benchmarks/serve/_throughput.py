@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CONNECTIONS = (1, 16, 64)
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 LEAST_SPEEDUP, LEAST_AGREEMENT = 5.0, 0.98  # what a compressed artifact owes
-WARM_UP_S = 6.0  # java compiles what is hot; peers get the same
+WARM_UP_S = 12.0  # java goes on compiling what is hot for as long; peers get the same
 
 
 def round_of(
