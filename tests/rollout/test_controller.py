@@ -170,6 +170,56 @@ def test_a_spec_changed_in_mid_flight_is_invalid(world):
     assert here.until(phase("Invalid")).weights == (0, 10_000)
 
 
+def test_versions_edited_in_mid_flight_stay_what_they_were_to_the_end(world):
+    here = world()
+    here.controlled()
+    here.until(lambda experiment: experiment.status.step == 1 and experiment.status.since > 0)
+    begun = here.now
+    document = yaml.safe_load(here.path.read_text())
+    control = {"name": "new", "version": "6.6", "control": True}
+    document["spec"]["variants"] = [{"name": "other", "version": "7.7"}, control]
+    here.path.write_text(yaml.safe_dump(document))
+    here.controller.round()
+    ended = here.now
+    assert ended.status.phase == "Invalid"
+    assert ended.spec == begun.spec
+    assert ended.status.weights == {"int8": 0, "fp32": 10_000}
+    assert ended.status.judged.config_version == begun.config_version
+    assert "was changed while it ran (variants)" in ended.status.reason
+
+
+def test_a_file_that_is_gone_for_good_ends_its_experiment_and_one_that_was_saved_anew_does_not(world):
+    here = world()
+    here.controlled()
+    here.until(lambda experiment: experiment.status.step == 1 and experiment.status.since > 0)
+    text = here.path.read_text()
+    here.path.unlink()
+    here.controller.round()
+    assert "its file is gone" in here.said
+    here.path.write_text(text)
+    here.controller.round()
+    assert here.now.status.phase == "Ramping"
+    here.path.unlink()
+    here.controller.round()
+    here.controller.round()
+    here.path.write_text(text)
+    assert here.now.status.phase == "Invalid"
+    assert here.now.weights == (0, 10_000)
+    assert "file was taken away while it ran" in here.now.status.reason
+
+
+def test_two_files_of_one_name_are_named_and_the_experiment_goes_on(world):
+    here = world()
+    here.controlled()
+    here.until(lambda experiment: experiment.status.step == 1 and experiment.status.since > 0)
+    copy = here.path.with_name("copy.yaml")
+    copy.write_text(here.path.read_text().replace("1.1", "7.7"))
+    here.controller.round()
+    assert here.now.status.phase == "Ramping"
+    assert "copy.yaml: metadata.name is 'trial'" in here.said
+    assert "trial.yaml: metadata.name is 'trial'" in here.said
+
+
 def test_a_force_of_a_changed_spec_is_not_carried_out_and_the_change_is_found(world):
     here = world()
     here.controlled()

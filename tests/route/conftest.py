@@ -158,11 +158,14 @@ def start_router(model_server, tmp_path_factory) -> Iterator[Callable[..., Route
     """Starts routers; they are stopped at the end of the module."""
     started: list[Router] = []
 
-    def start(*options: str, weight: int | None = 3000, shadow: float = 0.0) -> Router:
+    def start(*options: str, weight: int | None = 3000, shadow: float = 0.0, broken: str | None = None) -> Router:
         folder = tmp_path_factory.mktemp("router")
         router = Router(folder, [*options_for(model_server), *options])
         if weight is not None:
             write_experiment(router.experiments, weight, shadow=shadow)
+        router.experiments.mkdir(parents=True, exist_ok=True)
+        if broken is not None:
+            (router.experiments / "broken.yaml").write_text(broken)
         started.append(router)
         router.start()
         return router

@@ -59,6 +59,16 @@ def test_an_experiment_that_goes_leaves_its_model_to_the_default(router, load_on
     assert not load.unanswered
 
 
+def test_a_router_starts_over_a_file_that_is_broken_and_tells_which(start_router):
+    one = start_router(weight=None, broken="not: [yaml")
+    assert one.post("/predictions/digits").headers["x-variant"] == "default"
+    assert "warning: refused" in one.log
+    assert "broken.yaml: " in one.log
+    assert one.client.get(f"{one.url}/readyz").json() == {"ready": True, "refused": ["broken.yaml"]}
+    (one.experiments / "broken.yaml").unlink()
+    wait_until(lambda: one.client.get(f"{one.url}/readyz").json() == {"ready": True}, 5, "nothing is refused")
+
+
 def test_a_second_router_on_the_same_port_or_folder_says_so(router):
     emberline = [Path(sys.executable).with_name("emberline"), "route"]
     for options, fact in (

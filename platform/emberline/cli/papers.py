@@ -129,6 +129,7 @@ def _yaml_lines(path: Path) -> list[str]:
             *(f"  step {i}   {step.model_dump(exclude_none=True)}" for i, step in enumerate(spec.ramp, start=1)),
             f"  status   {experiment.progress}: {experiment.weights_text}",
             f"  digest   {experiment.spec_digest}",
+            *([f"  warning  {experiment.upset}"] if experiment.upset else []),
         ]
     recipe = load_recipe(path)
     said = yaml.safe_dump(raw, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100).splitlines()

@@ -13,7 +13,7 @@ from emberline.compare.assess_shadow import assess_pairs, judge_shadow
 from emberline.compare.assessment import ArmResult, Assessment, MetricResult, Verdict
 from emberline.compare.metrics import MIN_UNITS, planned_units, results, secondary_results
 from emberline.compare.observations import Observations
-from emberline.compare.validity import SPEC_CHANGED, objections, ratio_p, spec_changed, step_weights
+from emberline.compare.validity import objections, ratio_p, step_weights
 from emberline.experiment import Experiment, RampStep, Segment
 
 
@@ -27,7 +27,7 @@ def assess(
         exploratory: segments that were observed without having been declared; reported, with no claim.
     """
     window = experiment.window
-    if window is None or spec_changed(experiment):
+    if window is None or experiment.upset:
         return _nothing_to_judge(experiment, now)
     step = experiment.spec.ramp[window.step]
     waited_s = max(0.0, (window.until or now) - window.since)
@@ -68,8 +68,8 @@ def _nothing_to_judge(experiment: Experiment, now: float) -> Assessment:
     status = experiment.status
     reason = "no step was judged"
     verdict: Verdict = "running"
-    if spec_changed(experiment):
-        verdict, reason = "invalid", SPEC_CHANGED
+    if experiment.upset:
+        verdict, reason = "invalid", experiment.upset
     elif status.phase == "Invalid":
         verdict, reason = "invalid", status.reason
     elif status.phase == "Pending":

@@ -16,7 +16,6 @@ import duckdb
 from emberline.compare.observations import Observations
 from emberline.compare.reread import read_rows
 from emberline.compare.sums import Question, observe_rows, total
-from emberline.compare.validity import spec_changed
 from emberline.experiment import Experiment, Segment
 from emberline.exposure import EXPOSURES, OUTCOMES
 
@@ -44,7 +43,7 @@ def observe(
         EmberlineError: a file is broken, or files changed each time they were read.
     """
     window = experiment.window
-    if window is None or spec_changed(experiment):  # the rows were made under another spec
+    if window is None or experiment.upset:  # the rows were made under another spec
         return Observations()
     asked = Question(experiment, window, until, tuple(exploratory))
     return read_rows(data, lambda: _observe(asked, data, threads))

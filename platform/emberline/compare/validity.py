@@ -7,14 +7,8 @@ from emberline.compare.sample_ratio import sample_ratio_p
 from emberline.experiment import TOTAL_WEIGHT, Experiment, RampStep
 
 SAMPLE_RATIO_ALPHA = 0.01
-SPEC_CHANGED = "the experiment's spec was changed while it ran; give the changed one a new name"
 _MISSING_SHARE = 0.01
 _IN_FLIGHT = 200  # requests that are counted but may not be logged yet
-
-
-def spec_changed(experiment: Experiment) -> bool:
-    """Whether the spec is another than the one that the status was made for."""
-    return bool(experiment.status.spec_digest) and experiment.status.spec_digest != experiment.spec_digest
 
 
 def step_weights(experiment: Experiment, step: RampStep) -> dict[str, int]:

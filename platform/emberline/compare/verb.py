@@ -87,8 +87,7 @@ def find_experiment(path: Path, experiments: Path) -> tuple[Experiment, Path]:
         return experiment, path.parent
     running = experiments / f"{experiment.name}.yaml"
     if status_path(experiments, experiment.name).is_file() and running.is_file():
-        status = load_experiment(running).status
-        return experiment.model_copy(update={"status": status}), experiments
+        return experiment.under(load_experiment(running).status), experiments
     return experiment, path.parent
 
 

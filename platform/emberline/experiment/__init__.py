@@ -18,7 +18,7 @@ from emberline.experiment.deployed import Deployed, deployed_path, load_deployed
 from emberline.experiment.document import parse_experiment, to_yaml
 from emberline.experiment.duration import Duration, parse_duration
 from emberline.experiment.experiment import Experiment
-from emberline.experiment.folder import load_experiment, load_experiments, status_path, write_status
+from emberline.experiment.folder import Found, load_experiment, load_experiments, read_folder, status_path, write_status
 from emberline.experiment.metric import Covariate, Guardrail, Metric, Primary, Segment
 from emberline.experiment.ramp import RampStep
 from emberline.experiment.spec import Agreement, Spec
@@ -33,6 +33,7 @@ __all__ = [
     "Deployed",
     "Duration",
     "Experiment",
+    "Found",
     "Guardrail",
     "Metric",
     "Phase",
@@ -50,6 +51,7 @@ __all__ = [
     "load_experiments",
     "parse_duration",
     "parse_experiment",
+    "read_folder",
     "status_path",
     "to_yaml",
     "write_status",

@@ -37,7 +37,7 @@ def parse_experiment(raw: dict[str, Any], place: Path) -> Experiment:
     document = parse_model(_Document, raw, place)
     metadata = parse_model(Metadata, {"name": document.metadata.get("name")}, place)
     status = parse_model(Status, {k: v for k, v in document.status.items() if k in Status.model_fields}, place)
-    return Experiment(name=metadata.name, spec=document.spec, status=status)
+    return Experiment(name=metadata.name, spec=document.spec).under(status)
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -3,13 +3,48 @@
 from emberline.experiment.spec import Spec
 from emberline.experiment.status import TERMINAL, Status, Window
 from emberline.experiment.variant import TOTAL_WEIGHT
-from emberline.paper import Frozen, digest_of
+from emberline.paper import Frozen
 
 
 class Experiment(Frozen):
+    """What is in force of an experiment.
+
+    Attributes:
+        spec: as declared; from its beginning on, the one that it began with, whatever became of the file.
+        edited: fields of the spec in which the file says otherwise by now.
+        gone: it has begun, and its file is not there any more.
+    """
+
     name: str
     spec: Spec
     status: Status = Status()
+    edited: tuple[str, ...] = ()
+    gone: bool = False
+
+    def under(self, status: Status) -> "Experiment":
+        """The experiment as far as its status says it has come, with the spec that it began with."""
+        edited: tuple[str, ...] = ()
+        spec = self.spec
+        if status.spec_digest and status.spec_digest != spec.digest:  # written before statuses held a spec: no names
+            edited = spec.differences(status.spec) if status.spec is not None else ("spec",)
+            spec = status.spec or spec
+        return self.model_copy(update={"spec": spec, "status": status, "edited": edited})
+
+    @property
+    def upset(self) -> str | None:
+        """What was done to its file while it ran and makes a comparison worthless; None where nothing was."""
+        if self.gone:
+            return (
+                "the experiment's file was taken away while it ran, what it said stays in force until rollout has "
+                "given the traffic back to the control; `emberline rollout --abort` is the way to end one"
+            )
+        fields = ", ".join(self.edited)
+        if not fields and self.status.spec_digest in {"", self.spec_digest}:
+            return None
+        return (
+            f"the experiment's spec was changed while it ran{f' ({fields})' if fields else ''}, the one that it began "
+            "with stays in force until it has ended; give the changed one a name and a file of its own"
+        )
 
     @property
     def salt(self) -> str:
@@ -17,13 +52,12 @@ class Experiment(Frozen):
 
     @property
     def spec_digest(self) -> str:
-        """Fields at their default don't count, so that a field added later changes no experiment that is running."""
-        return digest_of(self.spec.model_dump(mode="json", exclude_defaults=True))
+        return self.spec.digest
 
     @property
     def config_version(self) -> str:
         """What routers put into the `x-config-version` header and each exposure."""
-        return f"{self.name}-{self.status.revision}-{self.spec_digest[:8]}"
+        return f"{self.name}-{self.status.revision}-{(self.status.spec_digest or self.spec_digest)[:8]}"
 
     @property
     def terminal(self) -> bool:

@@ -9,6 +9,7 @@ from emberline.experiment.metric import Guardrail, Metric, Primary, Segment
 from emberline.experiment.ramp import RampStep
 from emberline.experiment.unit import Layer, Unit
 from emberline.experiment.variant import TOTAL_WEIGHT, Variant
+from emberline.paper import digest_of
 from emberline.recipe import Name
 
 
@@ -81,6 +82,15 @@ class Spec(Declared):
         if not shares and any(step.until.accuracy_above is not None for step in self.ramp):
             raise ValueError("`accuracy_above` needs a primary of kind: rate and agreement by label")
         return self
+
+    @property
+    def digest(self) -> str:
+        """Fields at their default don't count, so that a field added later changes no experiment that is running."""
+        return digest_of(self.model_dump(mode="json", exclude_defaults=True))
+
+    def differences(self, other: "Spec") -> tuple[str, ...]:
+        """Names of the fields in which two specs differ."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
 
     @property
     def treatment(self) -> Variant:

@@ -1,7 +1,10 @@
 """How far an experiment has come: written by rollout, read by all others."""
 
-from typing import Literal
+from typing import Any, Literal, Self
 
+from pydantic import field_serializer, model_validator
+
+from emberline.experiment.spec import Spec
 from emberline.paper import Frozen
 
 Phase = Literal["Pending", "Shadow", "Ramping", "Paused", "Shipped", "RolledBack", "Invalid"]
@@ -36,6 +39,7 @@ class Status(Frozen):
         began: Unix time at which the first step began; covariates and segments are older than it.
         revision: counts what routers have to change; part of the configuration version that they report.
         spec_digest: of the spec this status was made for; a change in mid-flight makes the experiment invalid.
+        spec: that spec itself, which stays in force whatever becomes of the file. None before the experiment has begun.
         judged: the step that the verdict was passed on, once there is one.
     """
 
@@ -49,4 +53,15 @@ class Status(Frozen):
     revision: int = 0
     reason: str = ""
     spec_digest: str = ""
+    spec: Spec | None = None
     judged: Window | None = None
+
+    @model_validator(mode="after")
+    def _of_its_digest(self) -> Self:
+        if self.spec is not None and self.spec.digest != self.spec_digest:
+            raise ValueError("`spec` is not the one that `spec_digest` tells; only rollout writes a status")
+        return self
+
+    @field_serializer("spec")
+    def _compact(self, spec: Spec | None) -> dict[str, Any] | None:
+        return None if spec is None else spec.model_dump(mode="json", exclude_defaults=True)

@@ -12,7 +12,6 @@ from emberline.compare.history import history_path, keep_look
 from emberline.compare.observations import Observations
 from emberline.compare.observe import observe
 from emberline.compare.routed import Routed, load_routed, write_routed
-from emberline.compare.validity import SPEC_CHANGED, spec_changed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status, deployed_path, load_deployed
 from emberline.rollout import audit, deployments, phases
@@ -34,6 +33,7 @@ class Rollout:
     Attributes:
         folder: of the audit logs, looks and requests; the experiments themselves may be elsewhere.
         settled: experiments with nothing left to do, by name and revision; found out again after a restart.
+        missed: experiments going on whose file was not there at the last look.
         said: last line said of an experiment, so that a round without news is silent.
     """
 
@@ -46,6 +46,7 @@ class Rollout:
     last_looks: dict[str, Assessment] = field(default_factory=dict)
     settled: set[tuple[str, int]] = field(default_factory=set)
     said: dict[str, str] = field(default_factory=dict)
+    missed: set[str] = field(default_factory=set)
 
     def run(self, interval_s: float, stop: threading.Event, *, until_done: bool = False) -> bool:
         """Rounds until told to stop, or until every experiment is done; whether it is."""
@@ -73,7 +74,12 @@ class Rollout:
             self._say("deployments", f"will try again: {error}")
             done = False
         done &= bool(experiments) or bool(self.settled)
+        missed, self.missed = self.missed, {one.name for one in experiments if one.gone and not one.terminal}
         for experiment in experiments:
+            if experiment.name in self.missed - missed:  # programs that save a file may take it away for a moment
+                self._say(experiment.name, "its file is gone; without it the experiment ends at the next look")
+                done = False
+                continue
             try:
                 done &= self._advance(experiment, experiments)
             except EmberlineError as error:
@@ -168,8 +174,8 @@ class Rollout:
         request = self.store.requested(experiment)
         if request is None:
             return False
-        if spec_changed(experiment) and request.action != "abort":
-            self.log.say(f"{experiment.name}: {request.action} is not carried out: {SPEC_CHANGED}")
+        if experiment.upset and request.action != "abort":
+            self.log.say(f"{experiment.name}: {request.action} is not carried out: {experiment.upset}")
             self.store.forget_request(experiment)
             return False
         after = phases.requested_status(experiment, request.action, request.reason, time.time(), target=request.target)

@@ -104,6 +104,7 @@ def enter(experiment: Experiment, step: int, reason: str) -> Status:
         revision=experiment.status.revision + 1,
         reason=reason,
         spec_digest=experiment.spec_digest,
+        spec=experiment.spec,
     )
 
 
@@ -119,6 +120,7 @@ def leave(experiment: Experiment, phase: Phase, reason: str, now: float) -> Stat
         revision=experiment.status.revision + 1,
         reason=reason,
         spec_digest=experiment.status.spec_digest or experiment.spec_digest,
+        spec=experiment.status.spec if experiment.status.spec_digest else experiment.spec,
         judged=window and window.model_copy(update={"until": now}),
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from emberline.errors import EmberlineError
-from emberline.experiment import Experiment, Status, load_experiment, write_status
+from emberline.experiment import Experiment, Status, read_folder, write_status
 from emberline.rollout.requests import Request, read_request, remove_request
 
 
@@ -29,14 +29,8 @@ class FolderStore:
         self.folder = folder
 
     def experiments(self) -> tuple[list[Experiment], list[EmberlineError]]:
-        found: list[Experiment] = []
-        wrong: list[EmberlineError] = []
-        for path in sorted(self.folder.glob("*.yaml")):
-            try:
-                found.append(load_experiment(path))
-            except EmberlineError as error:  # reported by the loop; the others go on
-                wrong.append(error)
-        return found, wrong
+        found = read_folder(self.folder)  # what is wrong is reported by the loop; the others go on
+        return [*found.experiments.values(), *found.unclaimed.values()], list(found.wrong.values())
 
     def write_status(self, experiment: Experiment, status: Status) -> None:
         write_status(self.folder, experiment.name, status)

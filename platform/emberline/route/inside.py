@@ -29,13 +29,20 @@ class Inside:
 
     Args:
         unready: why the router is not ready, or an empty text.
+        refused: files of experiments that are not in force as they are.
         upstreams: where a model's versions that get traffic are served; empty for a model nobody knows.
     """
 
     def __init__(
-        self, journal: Journal, key: bytes, unready: Callable[[], str], upstreams: Callable[[str], set[Address]]
+        self,
+        journal: Journal,
+        key: bytes,
+        unready: Callable[[], str],
+        upstreams: Callable[[str], set[Address]],
+        refused: Callable[[], list[str]],
     ) -> None:
         self._journal, self._key, self._unready, self._upstreams = journal, key, unready, upstreams
+        self._refused = refused
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", int(self._socket.getsockname()[1]))
         config = uvicorn.Config(
@@ -99,7 +106,8 @@ class Inside:
         reason = await asyncio.to_thread(self._unready)  # it asks Envoy
         if reason:
             return JSONResponse({"ready": False, "error": reason}, 503, _RETRY)
-        return JSONResponse({"ready": True})
+        refused = self._refused()
+        return JSONResponse({"ready": True, **({"refused": refused} if refused else {})})
 
     async def _model_ready(self, request: Request) -> JSONResponse:
         model = request.path_params["model"]

@@ -62,7 +62,9 @@ class Router:
         key = load_key(folders.data)
         outcomes = Spool(folders.spool, "outcomes")
         self._journal = Journal(outcomes, folders.generation_s)
-        self._inside = Inside(self._journal, key, self._unready, self._addresses)
+        self._inside = Inside(
+            self._journal, key, self._unready, self._addresses, lambda: sorted(self._experiments.refused)
+        )
         self._shipping = Shipping(
             folders, settings.taps, self._exposures, outcomes, key,
             instances=self._instances, journal=self._journal, stopping=self.stopping, complain=self._complain,
@@ -75,7 +77,7 @@ class Router:
         """Starts everything; returns when a request through the listener was answered.
 
         Raises:
-            EmberlineError: a port is taken, an experiment of the folder cannot be used, Envoy did not start.
+            EmberlineError: a port is taken, or Envoy did not start.
         """
         listen = self._settings.listen
         process.require_free_port(listen.port, "the router", listen.host)
@@ -83,8 +85,7 @@ class Router:
             process.require_free_port(instance.admin.address.port, "Envoy's admin address")
         self._experiments.changed()
         found = self._experiments.read()
-        if self._experiments.refused:
-            raise next(iter(self._experiments.refused.values()))
+        self._say_refused()
         self._rendering_now = self._render(found)
         self._shipping.prepare()
         self._shipping.know(found)
@@ -188,8 +189,7 @@ class Router:
         """Brings Envoy to the experiments as they are now; what cannot be used is named and left as it was."""
         found = self._experiments.read()
         self._shipping.know(found)
-        for error in self._experiments.refused.values():
-            self._say(f"refused, what was in force stays: {error}")
+        self._say_refused()
         rendering = self._render(found)
         if rendering.version == self._rendering.version and not self._unapplied:
             return
@@ -203,6 +203,10 @@ class Router:
         self._rendering_now, self._unapplied = rendering, ""
         versions = [experiment.config_version for experiment in found]
         self._log.event("published", version=rendering.version, experiments=versions)
+
+    def _say_refused(self) -> None:
+        for error in self._experiments.refused.values():
+            self._complain(f"refused, what was in force stays: {error}")
 
     def _check_threads(self) -> None:
         threads = (self._shipping, self._inside, self._upkeep)

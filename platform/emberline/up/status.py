@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import psutil
 
-from emberline.experiment import load_experiments
+from emberline.experiment import read_folder
 from emberline.up.stack import running
 
 _VERBS = ("serve", "route", "dashboard")
@@ -25,10 +25,13 @@ def status_lines(state: Path) -> list[str]:
         told = "  ".join(f"{key} {_told(value)}" for key, value in facts.items() if key != "created")
         lines.append(f"{verb}: {told}" if alive else f"{verb}: down (pid {facts['pid']} ended without saying so)")
     lines.append(f"rollout: pid {pid}" if (pid := _rollout_pid(state / "experiments")) else "rollout: down")
-    for experiment in load_experiments(state / "experiments"):
+    found = read_folder(state / "experiments")
+    for experiment in sorted((*found.experiments.values(), *found.unclaimed.values()), key=lambda one: one.name):
         reason = f"  ({experiment.status.reason})" if experiment.status.reason else ""
         lines.append(f"experiment {experiment.name}: {experiment.progress}: {experiment.weights_text}{reason}")
-    return lines
+        if experiment.upset:
+            lines.append(f"  {experiment.upset}")
+    return [*lines, *(line for error in found.wrong.values() for line in str(error).splitlines())]
 
 
 def _rollout_pid(experiments: Path) -> int | None:
