@@ -40,11 +40,20 @@ def test_durations_are_seconds():
     assert parsed().spec.ramp[1].until.max_wait == 7200.0
 
 
+ERROR = {"metric": "error", "kind": "rate", "max_increase": 0.1}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"variants": SPEC["variants"][::-1]}, "treatments come first"),
         ({"variants": [{**SPEC["variants"][0], "name": "fp32"}, SPEC["variants"][1]]}, "names of their own"),
+        (
+            {"variants": [{**SPEC["variants"][0], "version": "1.0"}, SPEC["variants"][1]]},
+            "spec: both variants are version 1.0",
+        ),
+        ({"guardrails": [ERROR, {**ERROR, "max_increase": 0.2}]}, "`guardrails` names error of kind: rate twice"),
+        ({"secondary": [{"metric": "clicks"}, {"metric": "clicks"}]}, "`secondary` names clicks of kind: rate twice"),
         ({"ramp": [{"weight": 5000}, {"weight": 500}]}, "never fall"),
         ({"ramp": [{"shadow": 1.0}]}, "at least one step with a weight"),
         ({"ramp": [{"weight": 500}, {"shadow": 1.0}]}, "the last step of a ramp has a weight"),
@@ -61,6 +70,11 @@ def test_durations_are_seconds():
 def test_what_cannot_work_is_refused_with_the_reason(changes, words):
     with pytest.raises(InvalidSetting, match=words):
         parsed(**changes)
+
+
+def test_one_latency_may_have_guardrails_above_several_bounds():
+    slow = {"metric": "latency_ms", "kind": "exceedance", "max_increase": 0.01}
+    assert len(parsed(guardrails=[{**slow, "above": 50}, {**slow, "above": 200}]).spec.guardrails) == 2
 
 
 def test_an_unknown_key_names_the_nearest_known_one():

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emberline.errors import CorruptPaper
 from emberline.exposure import (
     EXPOSURES,
     NUM_PARTITIONS,
@@ -119,3 +120,12 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert len(key) == 32
     assert load_key(tmp_path) == key
     assert stat.S_IMODE((tmp_path / "unit.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("content", "got"), [(b"", "0 bytes long"), (b"k" * 31, "31 bytes long"), (None, "no file")])
+def test_a_damaged_key_is_refused_and_left_as_it_is(tmp_path, content, got):
+    path = tmp_path / "unit.key"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(CorruptPaper, match=got):
+        load_key(tmp_path)
+    assert path.is_dir() if content is None else path.read_bytes() == content

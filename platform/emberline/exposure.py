@@ -16,11 +16,13 @@ import orjson
 import pyarrow as pa
 
 from emberline import storage
-from emberline.errors import EmberlineError
+from emberline.errors import CorruptPaper, EmberlineError
 
 Row = dict[str, Any]
 
 NUM_PARTITIONS = 16
+KEY = "unit.key"
+_KEY_BYTES = 32
 
 EXPOSURES = pa.schema(
     [
@@ -111,20 +113,29 @@ def load_key(folder: Path) -> bytes:
     """The installation's key for hashing unit ids, made on first use and readable by its owner only.
 
     Several processes may ask at once: the first one's key becomes everybody's.
+
+    Raises:
+        CorruptPaper: what is there is no key; another one would make a stranger of each unit that was seen.
     """
-    path = folder / "unit.key"
-    if not path.is_file():
+    path = folder / KEY
+    if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".unit.key.{secrets.token_hex(4)}.partial")
         with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
+            file.write(secrets.token_bytes(_KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # another process was first
             path.hardlink_to(partial)
         partial.unlink()
         storage.sync_folder(folder)
-    return path.read_bytes()
+    hint = "restore it from a copy: with another key no unit seen before is known again"
+    if not path.is_file():
+        raise CorruptPaper(path, "no file", "the key that unit ids are hashed with", hint=hint)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise CorruptPaper(path, f"{len(key)} bytes long", f"a key of {_KEY_BYTES} bytes", hint=hint)
+    return key
 
 
 def hash_unit(key: bytes, unit: str) -> str:

@@ -52,6 +52,19 @@ def test_an_unknown_verb_is_wrong_usage_and_the_nearest_is_named(arguments: tupl
         ),
         ("route --holdout nan", "--holdout: share is nan; 0, or from 0.0001 to below 1", "one unit in twenty"),
         ("route --processes 0", "--processes is 0; a number from 1 to", "keep the port open"),
+        ("route --max-requests 0", "--max-requests is 0; a whole number from 1 to", "1024"),
+        ("route --requests-per-s 0", "--requests-per-s is 0; a whole number from 1 to", "no limit"),
+        ("route --requests-per-s -5", "--requests-per-s is -5; a whole number from 1 to", "no limit"),
+        ("route --unit-requests-per-s 0", "--unit-requests-per-s is 0; a whole number from 1 to", "no limit"),
+        ("route --max-body-bytes -1", "--max-body-bytes is -1; a whole number from 1 to", "8388608"),
+        ("route --timeout-s 0", "--timeout-s is 0.0; more than 0", "10 is taken"),
+        ("route --timeout-s nan", "--timeout-s is nan; more than 0", "10 is taken"),
+        ("route --timeout-s inf", "--timeout-s is inf; more than 0", "10 is taken"),
+        ("route --generation-s 0", "--generation-s is 0.0; more than 0", "60 is taken"),
+        ("route --keep 0s", "--keep is '0s'; a duration above 0", "90s"),
+        ("route --samples 0d", "--samples is '0d'; a duration above 0", "90s"),
+        ("route --experiments nosuch", "--experiments is 'nosuch'; a folder that is there", "make it first"),
+        ("outcomes x.parquet --data nosuch", "--data is 'nosuch'; a router's folder, with unit.key", "--new"),
         ("rollout --interval soon", "--interval is 'soon'; a duration is required", "90s, 10m, 2h or 7d"),
         ("rollout --interval 0s", "--interval is '0s'; more than 0 is required", "1s looks every second"),
         ("route --jwks keys.json", "--jwt-issuer is not given; who issues the tokens is required", "a token's `iss`"),
@@ -65,6 +78,15 @@ def test_wrong_usage_exits_with_2_and_a_hint(line: str, fact: str, hint: str) ->
     assert error.startswith("error: ")
     assert fact in error
     assert hint in remedy
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": []}', '{"keys": ["a"]}', '{"key": "x"}'])
+def test_a_file_of_token_keys_that_holds_none_is_wrong_usage(content: str, tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text(content)
+    done = emberline("route", "--jwks", "jwks.json", "--jwt-issuer", "us", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--jwks is 'jwks.json'; a file of JSON Web Keys is required" in done.stderr
+    assert "hint: JSON such as" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["train", "compress", "archive"])

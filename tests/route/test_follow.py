@@ -12,6 +12,7 @@ import pytest
 
 from emberline import process
 from emberline.process import wait_until
+from emberline.route.folders import Folders, sole_owner
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,18 @@ def test_a_second_router_on_the_same_port_or_folder_says_so(router):
         assert "hint: " in ended.stderr
         assert "Traceback" not in ended.stderr
     assert router.post("/predictions/digits", x_unit_id="u").status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b'{"envoy_pids": ["x"]}'])
+def test_a_damaged_paper_is_set_aside_and_said(tmp_path, content):
+    folders = Folders(tmp_path / "experiments", tmp_path / "data", tmp_path / "state")
+    folders.state.mkdir()
+    folders.paper.write_bytes(content)
+    said = []
+    with sole_owner(folders, said.append):
+        assert not folders.paper.exists()
+    assert (tmp_path / "state/route.damaged").read_bytes() == content
+    assert "route.json is damaged and was set aside" in said[0]
 
 
 def test_a_stopped_router_answers_what_it_has_and_leaves_no_trace(router):

@@ -35,8 +35,8 @@ def test_rows_are_hashed_partitioned_and_taken_once(tmp_path):
         time=[MOMENT, MOMENT],
         note=["not", "read"],
     )
-    outcomes(path, data=tmp_path / "data")
-    outcomes(path, data=tmp_path / "data")
+    outcomes(path, data=tmp_path / "data", new=True)
+    outcomes(path, data=tmp_path / "data", new=True)
     key = load_key(tmp_path / "data")
     first, second = read(tmp_path / "data")
     at = int(MOMENT.timestamp() * 1e6)

@@ -9,7 +9,9 @@ from emberline.route.render import check_together
 from emberline.route.settings import Address, Settings, parse_upstreams
 from emberline.route.watch import ExperimentsFolder
 
-UPSTREAMS = parse_upstreams([f"{model}@{version}=127.0.0.1:1" for model in ("one", "two") for version in ("1", "2")])
+UPSTREAMS = parse_upstreams(
+    [f"{model}@{version}=127.0.0.1:1" for model in ("one", "two") for version in ("1", "2", "3")]
+)
 SETTINGS = Settings(UPSTREAMS, {}, Address("127.0.0.1", 1))
 
 
@@ -116,7 +118,7 @@ def test_a_version_edited_after_the_beginning_moves_no_traffic(tmp_path, restart
     begin(tmp_path, "exp-one", path.name, phase=phase)
     folder = ExperimentsFolder(tmp_path, lambda found: check_together(found, SETTINGS))
     (before,) = folder.read()
-    path.write_text(text("one").replace("version: '2'", "version: '1'").replace("name: new", "name: newer"))
+    path.write_text(text("one").replace("version: '2'", "version: '3'").replace("name: new", "name: newer"))
     if restarted:
         folder = ExperimentsFolder(tmp_path, lambda found: check_together(found, SETTINGS))
     (after,) = folder.read()
@@ -144,7 +146,7 @@ def test_an_edit_under_a_status_of_an_earlier_version_leaves_what_the_router_has
     status = Status(phase="Ramping", weights={"new": 100, "old": 9900}, revision=1, spec_digest=digest)
     write_status(folder.folder, "exp-one", status)
     folder.read()
-    (folder.folder / "one.yaml").write_text(text("one", treatment="1"))
+    (folder.folder / "one.yaml").write_text(text("one", treatment="3"))
     write_status(folder.folder, "exp-one", status.model_copy(update={"weights": {"new": 200, "old": 9800}}))
     assert in_force(folder.read()[0])[:2] == ("2", (200, 9800))
     assert "one.yaml" in folder.refused
@@ -196,7 +198,7 @@ def test_an_experiment_going_on_whose_file_goes_stays_in_force_and_is_named(fold
 def test_two_files_of_one_name_are_both_named_and_what_was_in_force_stays(folder):
     begin(folder.folder, "exp-one", "one.yaml")
     folder.read()
-    (folder.folder / "copy.yaml").write_text(text("one", treatment="1"))
+    (folder.folder / "copy.yaml").write_text(text("one", treatment="3"))
     write_status(folder.folder, "exp-one", load_experiment(folder.folder / "one.yaml").status)
     assert [in_force(one)[0] for one in folder.read()] == ["2", "2"]
     assert set(folder.refused) == {"one.yaml", "copy.yaml"}

@@ -14,7 +14,7 @@ Several = Annotated[tuple[str, ...], Parameter(negative="")]
 
 def route(
     *,
-    experiments: Path = Path("state/experiments"),
+    experiments: Path | None = None,
     upstream: Several = (),
     default: Several = (),
     host: str = "127.0.0.1",
@@ -48,7 +48,8 @@ def route(
     SIGTERM drains and ends; SIGHUP restarts Envoy without refusing a connection.
 
     Args:
-        experiments: Folder of experiments; it is followed while the router runs.
+        experiments: Folder of experiments; it is followed while the router runs. Without it state/experiments, which
+            is made where it is not there.
         upstream: MODEL@VERSION=HOST:PORT, where a version is served. Once a version.
         default: MODEL=VERSION, what answers while no experiment is on.
         host: Address to listen on.
@@ -81,16 +82,17 @@ def route(
     from emberline import process
     from emberline.experiment import parse_duration
     from emberline.route.edge import read_api_keys, read_tls, read_tokens
-    from emberline.route.folders import Folders, sole_owner
+    from emberline.route.folders import Folders, find_experiments, sole_owner
     from emberline.route.settings import (
         Address,
         Edge,
-        Limits,
         Settings,
         parse_address,
         parse_defaults,
         parse_headers,
+        parse_limits,
         parse_processes,
+        parse_seconds,
         parse_share,
         parse_upstreams,
     )
@@ -101,7 +103,7 @@ def route(
         parse_defaults(default),
         Address(host, port or process.free_port()),
         parse_address(dashboard, "--dashboard") if dashboard else None,
-        Limits(
+        parse_limits(
             timeout_s=timeout_s,
             max_body_bytes=max_body_bytes,
             max_requests=max_requests,
@@ -116,22 +118,22 @@ def route(
         unit_headers=parse_headers(unit_header),
         holdout=parse_share(holdout, "--holdout"),
         processes=parse_processes(processes),
-        taps=data.absolute() / "spool" / "taps" if samples else None,
+        taps=data.absolute() / "spool" / "taps" if samples is not None else None,
     )
-    keep_s = parse_duration(keep, "--keep") if keep else None
-    samples_s = parse_duration(samples, "--samples") if samples else 0.0
+    keep_s = parse_duration(keep, "--keep", above=0) if keep is not None else None
+    samples_s = parse_duration(samples, "--samples", above=0) if samples is not None else 0.0
     folders = Folders(
-        experiments,
+        find_experiments(experiments),
         data,
         state,
-        generation_s,
+        parse_seconds(generation_s, "--generation-s", hint="60 is taken without it"),
         keep_s=keep_s,
         keep_samples_s=samples_s,
         sketches=sketches,
         api_keys=api_keys,
     )
     log = RunLog(state / "route.jsonl")
-    with sole_owner(folders):
+    with sole_owner(folders, log.say):
         router = Router(settings, folders, admin_port, log)
 
         def end(_number: int, _frame: FrameType | None) -> None:

@@ -20,16 +20,19 @@ def _seconds(value: Any) -> Any:
     raise ValueError("a duration such as 90s, 2h or 7d is required")
 
 
-def parse_duration(text: str, place: str) -> float:
+def parse_duration(text: str, place: str, *, above: float | None = None) -> float:
     """Seconds of an option such as 90s, 10m, 2h or 7d.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: it is none, or not above `above`.
     """
     try:
-        return float(_seconds(text))
+        found = float(_seconds(text))
     except ValueError as error:
         raise InvalidOption("command line", place, text, "a duration", hint=_AS_DURATION) from error
+    if above is not None and found <= above:
+        raise InvalidOption("command line", place, text, f"a duration above {above:g}", hint=_AS_DURATION)
+    return found
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]

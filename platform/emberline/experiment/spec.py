@@ -58,6 +58,8 @@ class Spec(Declared):
             raise ValueError("treatments come first and the control last: the router assigns in this order")
         if self.variants[0].name == self.variants[1].name:
             raise ValueError("variants need names of their own")
+        if self.variants[0].version == self.variants[1].version:
+            raise ValueError(f"both variants are version {self.variants[0].version}: there is nothing to compare")
         weights = [step.weight for step in self.ramp if step.weight is not None]
         if weights != sorted(weights):
             raise ValueError("weights of a ramp never fall: treated units stay treated")
@@ -78,6 +80,11 @@ class Spec(Declared):
         names = [segment.name for segment in self.segments]
         if len(names) != len(set(names)):
             raise ValueError("segments need names of their own")
+        for field, metrics in (("guardrails", self.guardrails), ("secondary", self.secondary)):
+            asked = [(metric.metric, metric.kind, metric.above, metric.per) for metric in metrics]
+            twice = next((one for one in asked if asked.count(one) > 1), None)
+            if twice is not None:
+                raise ValueError(f"`{field}` names {twice[0]} of kind: {twice[1]} twice; once is enough")
         shares = self.primary.kind == "rate" and self.agreement.by == "label"
         if not shares and any(step.until.accuracy_above is not None for step in self.ramp):
             raise ValueError("`accuracy_above` needs a primary of kind: rate and agreement by label")

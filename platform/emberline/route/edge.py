@@ -60,6 +60,7 @@ def read_tokens(jwks: Path | None, issuer: str | None, audience: str | None, cla
 
     Raises:
         InvalidOption: a file without an issuer, or the other way round.
+        InvalidOption: it holds no keys.
         MissingFile: the file is not there.
     """
     if jwks is None:
@@ -71,11 +72,24 @@ def read_tokens(jwks: Path | None, issuer: str | None, audience: str | None, cla
         raise InvalidOption("route", "--jwt-issuer", None, "who issues the tokens", hint="as in a token's `iss`")
     if not jwks.is_file():
         raise MissingFile(jwks, "the file of the keys that sign tokens")
+    _check_jwks(jwks)
     for claim in claims:
         if not re.fullmatch("[a-z][a-z0-9_]*", claim):
             hint = "such as sub, which is taken without it"
             raise InvalidOption("route", "--jwt-claim", claim, "lower-case letters, digits and _", hint=hint)
     return Tokens(jwks, issuer, audience, claims)
+
+
+def _check_jwks(path: Path) -> None:
+    """Envoy would start without the keys, and know nobody."""
+    try:
+        keys = orjson.loads(path.read_bytes())["keys"]
+        usable = bool(keys) and all(isinstance(key["kty"], str) for key in keys)
+    except (ValueError, KeyError, TypeError):
+        usable = False
+    if not usable:
+        hint = 'JSON such as {"keys": [{"kty": "RSA", …}]}, as the issuer publishes it'
+        raise InvalidOption("route", "--jwks", str(path), "a file of JSON Web Keys", hint=hint)
 
 
 def auth_filters(edge: Edge) -> list[Json]:

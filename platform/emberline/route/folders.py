@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from emberline import process
-from emberline.errors import EmberlineError
+from emberline.errors import EmberlineError, InvalidOption
 from emberline.route.envoy import holds_open
 
 _PREDECESSOR_S = 15.0
@@ -52,15 +52,34 @@ class Folders:
         return self.state / "route.json"
 
 
+def find_experiments(named: Path | None) -> Path:
+    """The folder of experiments: the one that was named, else the one where `up` puts them, made where it is not there.
+
+    Raises:
+        InvalidOption: the named one is not there; a router over nothing would move all traffic to the defaults.
+    """
+    if named is None:
+        usual = Path("state/experiments")
+        usual.mkdir(parents=True, exist_ok=True)
+        return usual
+    if not named.is_dir():
+        hint = "make it first: an empty one has every model answer with its --default"
+        raise InvalidOption("route", "--experiments", str(named), "a folder that is there", hint=hint)
+    return named
+
+
 @contextmanager
-def sole_owner(folders: Folders) -> Iterator[None]:
+def sole_owner(folders: Folders, say: Callable[[str], None]) -> Iterator[None]:
     """Holds the spool and the state folder for this router alone, after a killed predecessor's Envoy has gone.
+
+    Args:
+        say: told of a damaged paper, which is set aside.
 
     Raises:
         EmberlineError: another router uses one of them.
     """
     with _locked(folders.spool, "--data"), _locked(folders.envoy, "--state"):
-        _await_predecessor(folders)
+        _await_predecessor(folders, say)
         yield
 
 
@@ -78,19 +97,35 @@ def _locked(folder: Path, option: str) -> Iterator[None]:
         yield
 
 
-def _await_predecessor(folders: Folders) -> None:
+def _await_predecessor(folders: Folders, say: Callable[[str], None]) -> None:
     """A router that was killed leaves its paper, and for a few seconds its Envoy with the log and the port."""
     if not folders.paper.is_file():
         return
-    facts = orjson.loads(folders.paper.read_bytes())
     logs = list(folders.spool.glob("exposures-*.log"))
+    known = _envoy_pids(folders.paper)
+    if known is None:
+        aside = folders.paper.with_suffix(".damaged")
+        folders.paper.rename(aside)
+        say(
+            f"warning: {folders.paper} is damaged and was set aside as {aside.name}; "
+            "any program that has the logs open is awaited"
+        )
 
     def gone() -> bool:
+        pids = known if known is not None else [int(path.name) for path in Path("/proc").glob("[0-9]*")]
         # that number may be another program's by now
-        return not any(holds_open(int(pid), path) for pid in facts["envoy_pids"] for path in logs)
+        return not any(holds_open(pid, path) for pid in pids for path in logs)
 
     process.wait_until(gone, _PREDECESSOR_S, "the killed router's Envoy ends")
     folders.paper.unlink(missing_ok=True)
+
+
+def _envoy_pids(paper: Path) -> list[int] | None:
+    """None of a paper that a crash or a hand has damaged."""
+    try:
+        return [int(pid) for pid in orjson.loads(paper.read_bytes())["envoy_pids"]]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -11,6 +11,8 @@ from emberline.errors import InvalidOption
 from emberline.experiment import TOTAL_WEIGHT
 
 MOST_PROCESSES = 8
+_MOST = (1 << 32) - 1  # what Envoy counts to
+_DAY_S = 86_400
 _UPSTREAM = "such as digits@1.0=127.0.0.1:8085"
 CLAIM_HEADER = "x-ember-claim-"
 """Prefix of the header that a token's claim travels in; clients cannot set it."""
@@ -213,6 +215,51 @@ def parse_processes(number: int) -> int:
         hint = "2 keep the port open while one of them is started again"
         raise InvalidOption("route", "--processes", number, f"a number from 1 to {MOST_PROCESSES}", hint=hint)
     return number
+
+
+def parse_limits(
+    *,
+    timeout_s: float,
+    max_body_bytes: int,
+    max_requests: int,
+    requests_per_s: int | None,
+    unit_requests_per_s: int | None,
+) -> Limits:
+    """Limits as the options say.
+
+    Raises:
+        InvalidOption: one that would answer nobody, or that Envoy cannot hold.
+    """
+    limits = Limits(
+        timeout_s=parse_seconds(timeout_s, "--timeout-s", hint="10 is taken without it"),
+        max_body_bytes=max_body_bytes,
+        max_requests=max_requests,
+        requests_per_s=requests_per_s,
+        unit_requests_per_s=unit_requests_per_s,
+    )
+    hints = {
+        "max_body_bytes": "8388608 is taken without it",
+        "max_requests": "1024 is taken without it",
+        "requests_per_s": "leave it out for no limit",
+        "unit_requests_per_s": "leave it out for no limit",
+    }
+    for name, hint in hints.items():
+        value = getattr(limits, name)
+        if value is not None and not 1 <= value <= _MOST:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidOption("route", option, value, f"a whole number from 1 to {_MOST:,}", hint=hint)
+    return limits
+
+
+def parse_seconds(value: float, option: str, *, hint: str) -> float:
+    """A span of time above 0.
+
+    Raises:
+        InvalidOption: it is none, or longer than a day.
+    """
+    if not 0 < value <= _DAY_S:  # NaN is neither
+        raise InvalidOption("route", option, value, f"more than 0, and at most {_DAY_S:,}", hint=hint)
+    return value
 
 
 def parse_headers(names: Iterable[str]) -> tuple[str, ...]:
