@@ -1,6 +1,8 @@
 """What the launcher promises about processes, recipes and failures."""
 
 import signal
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from emberline import process
 from emberline.errors import InvalidSetting
 from emberline.train import launch
+from emberline.train.notice import Interrupted, Notice
 
 
 def test_killing_the_launcher_leaves_no_process_and_the_run_goes_on_later(toy, undisturbed):
@@ -50,6 +53,38 @@ def test_after_a_failure_before_any_checkpoint_the_mended_recipe_starts_anew(toy
     output = toy.train(*seldom)
     assert "nothing to go on from; starts anew with another recipe (model.arguments.outputs: 2 → None)" in output
     assert toy.events("done")[-1]["steps"] == 4
+
+
+@pytest.mark.parametrize("library", ["_pydantic_core", "libtorch_cpu"])
+def test_a_notice_is_acted_upon_while_the_launcher_still_loads_its_libraries(toy, library):
+    launcher = toy.start()
+    maps = Path("/proc", str(launcher.pid), "maps")
+    process.wait_until(lambda: library in maps.read_text(), 60, f"a launcher that loads {library}", every_s=0.005)
+    launcher.send_signal(signal.SIGTERM)
+    assert "stopped" in toy.finish(launcher, code=75)
+    assert toy.events("done") == []
+
+
+def test_a_notice_that_somebody_swallows_is_kept():
+    notice = Notice()
+    with suppress(Interrupted):
+        notice._take(signal.SIGTERM, None)
+    with pytest.raises(Interrupted):
+        notice.check()
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_the_option_that_names_another(toy):
+    (toy.folder / "runs").write_text("a file")
+    output = toy.train(code=1)
+    assert "the run's folder cannot be written: " in output
+    assert "hint: --runs names another folder" in output
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(toy, tmp_path, monkeypatch):
+    (left := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(left))
+    toy.train("--set", "train.epochs=1")
+    assert [one.name for one in left.iterdir() if not one.name.startswith("torchinductor_")] == []  # torch's cache
 
 
 def test_more_workers_than_virtual_shards_are_refused(toy):

@@ -7,7 +7,7 @@ from pathlib import Path
 from emberline.errors import EmberlineError
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT}
-_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_RIGHTS = {errno.EACCES, errno.EPERM}
 _AGAIN = "name another one, where files can be made"
 
 

@@ -1,5 +1,7 @@
 """`emberline train`."""
 
+import signal
+import sys
 from pathlib import Path
 
 from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
@@ -36,13 +38,22 @@ def train(
         rdzv_conf: Further rendezvous settings, key=value,… as torchrun takes them.
         max_restarts: Restarts of the workers before giving up; the recipe's train.max_restarts if not given.
     """
-    from emberline.train.launch import Launch, launch
+    from emberline.train.notice import Interrupted, Notice
+    from emberline.train.preemption import PREEMPTED
 
-    if sample is not None:
-        settings = (*settings, f"data.sample={sample}")
-    return launch(
-        Launch(
-            find_recipe(recipe), settings, runs, nnodes, nproc_per_node,
-            rdzv_backend, rdzv_endpoint, rdzv_id, rdzv_conf, max_restarts,
-        )
-    )  # fmt: skip
+    notice = Notice()
+    notice.listen()  # first, since what trains takes seconds to load
+    try:
+        from emberline.train.launch import Launch, launch
+
+        if sample is not None:
+            settings = (*settings, f"data.sample={sample}")
+        return launch(
+            Launch(
+                find_recipe(recipe), settings, runs, nnodes, nproc_per_node,
+                rdzv_backend, rdzv_endpoint, rdzv_id, rdzv_conf, max_restarts,
+            ), notice,
+        )  # fmt: skip
+    except Interrupted as signalled:
+        print("stopped before anything began; the same command starts it", file=sys.stderr)
+        return 130 if signalled.number == signal.SIGINT else PREEMPTED

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 
 from emberline.train.failure import fenced, read_failure
 from emberline.train.hang import Hang, Watch
 from emberline.train.membership import Rendezvous
+from emberline.train.notice import Notice
 from emberline.train.preemption import PEER_LOST, PREEMPTED
 
 _SHUTDOWN_S = 30
@@ -27,6 +28,7 @@ class WarmAgent(LocalElasticAgent):
     """An elastic agent for one node.
 
     Args:
+        notice: the launcher's own; workers are told of it.
         failures: folder where a worker tells of a failure that another try would meet again; then there is none.
         on_exit: called with rank, pid and reason of each worker that ended badly.
         on_lost: called with the nodes that the others gave up, when this one's workers were stopped because of it.
@@ -35,17 +37,19 @@ class WarmAgent(LocalElasticAgent):
     """
 
     def __init__(
-        self, spec: WorkerSpec, *, failures: Path, on_exit: Callable[[int, int, str], None],
+        self, spec: WorkerSpec, *, failures: Path, notice: Notice, on_exit: Callable[[int, int, str], None],
         on_lost: Callable[[list[str]], None], on_hang: Callable[[int, Hang], None], watch: Watch | None,
     ) -> None:  # fmt: skip
         super().__init__(
-            spec, DefaultLogsSpecs(), start_method="forkserver",
+            spec, DefaultLogsSpecs(log_dir=str(failures / "elastic")), start_method="forkserver",
             exit_barrier_timeout=_EXIT_BARRIER_S, shutdown_timeout=_SHUTDOWN_S,
         )  # fmt: skip
-        self._failures, self._on_exit, self._on_lost = failures, on_exit, on_lost
+        self._failures, self._notice, self._on_exit, self._on_lost = failures, notice, on_exit, on_lost
         self._on_hang, self._watch, self._hung = on_hang, watch, set[int]()
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        if number := self._notice.number:
+            raise SignalException("a notice", sigval=signal.Signals(number))
         dead = self._dead()
         if dead:
             self._kill_workers()
@@ -61,10 +65,7 @@ class WarmAgent(LocalElasticAgent):
             # no retry: nothing failed here, and a world of which one is out must not go on, whoever it was
             self._join_again(worker_group, lost)
         if result.state == WorkerState.HEALTHY and self._watch is not None:
-            for hang in self._watch.look(self._alive()):
-                self._hung.add(hang.pid)
-                self._on_hang(worker_group.workers[hang.local_rank].global_rank, hang)
-                os.kill(hang.pid, signal.SIGKILL)  # its death is seen at the next look, and dealt with like any other
+            self._kill_hung(worker_group, self._watch)
         if result.state == WorkerState.FAILED:
             for local_rank, pid, code in root_causes(dead):
                 reason = "it hung, and was killed to be replaced" if pid in self._hung else exit_reason(code)
@@ -72,6 +73,12 @@ class WarmAgent(LocalElasticAgent):
             if read_failure(self._failures) is not None:
                 self._remaining_restarts = 0
         return result
+
+    def _kill_hung(self, worker_group: WorkerGroup, watch: Watch) -> None:
+        for hang in watch.look(self._alive()):
+            self._hung.add(hang.pid)
+            self._on_hang(worker_group.workers[hang.local_rank].global_rank, hang)
+            os.kill(hang.pid, signal.SIGKILL)  # its death is seen at the next look, and dealt with like any other
 
     def _join_again(self, worker_group: WorkerGroup, lost: list[str]) -> None:
         self._kill_workers()

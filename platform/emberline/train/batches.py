@@ -30,7 +30,6 @@ from emberline.train.groups import ABSENT, Groups
 Inputs = tuple[torch.Tensor, ...]
 Bounds = tuple[int, int]
 
-_FAULTS = (ValueError, TypeError, KeyError, IndexError, OSError)
 _READING = Lock()  # rows are a user's own code, which need not bear two threads at a time; decoding is ours
 
 
@@ -207,7 +206,9 @@ class Prepare:
                     instance, label = rows[index]
                     instances.append(dict(instance))
                     labels.append(label if self._targets.task in PICTURE_TASKS else int(label))
-                except _FAULTS as error:
+                except EmberlineError:
+                    raise
+                except Exception as error:  # a user's own code may raise anything, and would again
                     raise self._unreadable(rows, index, error) from error
         arrays = self._decode(rows, indices, instances)
         try:
@@ -233,7 +234,7 @@ class Prepare:
         self, rows: Rows, indices: NDArray[np.int64], instances: Sequence[Instance]
     ) -> tuple[NDArray[Any], ...]:
         """All at once where that can be had; else row by row, which also tells the one that is at fault."""
-        with suppress(*_FAULTS):
+        with suppress(Exception):  # told below, of the row that is at fault
             if (whole := self._apply.together(instances)) is not None:
                 return tuple(whole)
         prepared = []
@@ -243,7 +244,7 @@ class Prepare:
             except self._module.InvalidInput as error:
                 hint = "the recipe's preprocessing.inputs say what each row must hold"
                 raise EmberlineError(str(error), place=self._where(rows, index), hint=hint) from error
-            except _FAULTS as error:
+            except Exception as error:  # nor is it known what a decoder raises at damaged bytes
                 raise self._unreadable(rows, index, error) from error
         return tuple(self._module.stack(prepared))
 

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from emberline.errors import EmberlineError, InvalidOption, InvalidSetting
@@ -23,6 +22,7 @@ from emberline.runlog import RunLog, read_events
 from emberline.train.failure import read_failure
 from emberline.train.folder import LOG, finished_manifest
 from emberline.train.local_store import LocalStore
+from emberline.train.notice import Interrupted, Notice
 from emberline.train.occupancy import occupy
 from emberline.train.preemption import PREEMPTED
 from emberline.train.show import Follow
@@ -51,8 +51,11 @@ class Launch:
     max_restarts: int | None = None
 
 
-def launch(options: Launch) -> int:
+def launch(options: Launch, notice: Notice) -> int:
     """Trains the recipe, or says that it was trained before.
+
+    Args:
+        notice: listens already.
 
     Returns:
         0 when the run is done, 75 when it was saved after SIGTERM, 130 after Ctrl-C.
@@ -70,20 +73,18 @@ def launch(options: Launch) -> int:
         return 0
     require_trackers(recipe.train.track)
     run_id = options.rdzv_id or f"{recipe.run}-{uuid.uuid4().hex[:8]}"
-    signal.signal(signal.SIGTERM, _interrupted)
-    signal.signal(signal.SIGINT, _interrupted)
     try:
         with occupy(path, run_id, options.rdzv_endpoint):
             print(f"the same by torchrun: {torchrun_line(options, recipe, run_id)}", file=sys.stderr)
-            _train(options, recipe, run_id)
-    except _Interrupted as signalled:
+            _train(options, recipe, run_id, notice)
+    except Interrupted as signalled:
         print(f"stopped; what was done is saved in {path}, and the same command goes on from there", file=sys.stderr)
         return 130 if signalled.number == signal.SIGINT else PREEMPTED
     _print_summary(path)
     return 0
 
 
-def _train(options: Launch, recipe: Recipe, run_id: str) -> None:
+def _train(options: Launch, recipe: Recipe, run_id: str, notice: Notice) -> None:
     endpoint, given = options.rdzv_endpoint, parse_conf(options.rdzv_conf)
     conf = {"later_last_call_timeout": given.get("last_call_timeout", _LATER_LAST_CALL), **_RDZV_CONF, **given}
     _warm_up(recipe)
@@ -92,7 +93,7 @@ def _train(options: Launch, recipe: Recipe, run_id: str) -> None:
             endpoint = stack.enter_context(LocalStore(meanwhile=_load_torch)).endpoint
             conf.setdefault("is_host", "0")
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emberline-")))
-        _run_agent(options, recipe, endpoint=endpoint, run_id=run_id, conf=conf, failures=failures)
+        _run_agent(options, recipe, notice, endpoint=endpoint, run_id=run_id, conf=conf, failures=failures)
         if (error := read_failure(failures)) is not None:
             raise error
 
@@ -102,7 +103,9 @@ def torchrun_line(options: Launch, recipe: Recipe, run_id: str) -> str:
     endpoint = options.rdzv_endpoint or "localhost:0"  # port 0: torchrun's agent serves the store itself
     words = ["torchrun", f"--nnodes={options.nnodes}", f"--nproc-per-node={options.nproc_per_node}"]
     words += [f"--rdzv-backend={options.rdzv_backend}", f"--rdzv-endpoint={endpoint}", f"--rdzv-id={run_id}"]
-    words += [f"--rdzv-conf={options.rdzv_conf}"] if options.rdzv_conf else []
+    # torchrun's own default has every start of an elastic world wait for half a minute
+    conf = {"last_call_timeout": _RDZV_CONF["last_call_timeout"], **parse_conf(options.rdzv_conf)}
+    words += [f"--rdzv-conf={','.join(f'{key}={value}' for key, value in conf.items())}"]
     words += [f"--max-restarts={_max_restarts(options, recipe)}", "-m", "emberline.train.worker", str(options.recipe)]
     words += ["--runs", str(options.runs)]
     for setting in options.settings:
@@ -122,17 +125,6 @@ def parse_conf(text: str) -> dict[str, str]:
             )
         pairs[key.strip()] = value.strip()
     return pairs
-
-
-class _Interrupted(BaseException):
-    """SIGTERM or Ctrl-C; workers have been told and waited for."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Interrupted(number)
 
 
 def _max_restarts(options: Launch, recipe: Recipe) -> int:
@@ -177,8 +169,9 @@ def _load_torch() -> None:
 
 
 def _run_agent(
-    options: Launch, recipe: Recipe, *, endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path
-) -> None:
+    options: Launch, recipe: Recipe, notice: Notice, *,
+    endpoint: str, run_id: str, conf: Mapping[str, str], failures: Path,
+) -> None:  # fmt: skip
     from torch.distributed.elastic.agent.server.api import WorkerSpec
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.rendezvous import RendezvousClosedError
@@ -217,14 +210,17 @@ def _run_agent(
         max_restarts=_max_restarts(options, recipe), monitor_interval=_MONITOR_S,
     )  # fmt: skip
     watch = watch_of(recipe.train.hang_after_s, board)
-    agent = WarmAgent(spec, failures=failures, on_exit=on_exit, on_lost=on_lost, on_hang=on_hang, watch=watch)
+    agent = WarmAgent(
+        spec, failures=failures, notice=notice, on_exit=on_exit, on_lost=on_lost, on_hang=on_hang, watch=watch
+    )
     close = True
     try:
         with closing(board), Follow(log_path), Tracking(log_path.parent, recipe, recipe.train.track):
+            notice.check()
             result = agent.run()
     except SignalException as signalled:
         close = not options.rdzv_endpoint  # closing a shared rendezvous would end it for the other nodes too
-        raise _Interrupted(signalled.sigval) from signalled
+        raise Interrupted(signalled.sigval) from signalled
     except RendezvousClosedError as error:
         _come_too_late(options, recipe, f"{endpoint}, id {run_id}", error)
         return

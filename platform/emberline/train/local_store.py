@@ -67,7 +67,7 @@ class LocalStore:
                 self._meanwhile()
             process.wait_until(self._listens, _START_S, "the rendezvous store")
         except BaseException:
-            self._child.stop(_GRACE_S)
+            self._child.stop(0)  # it holds nothing yet, and would load torch to its end before it listens to SIGTERM
             raise
 
     def _start(self) -> process.Child:

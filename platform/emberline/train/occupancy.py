@@ -26,11 +26,16 @@ def occupy(path: Path, rendezvous: str, endpoint: str = "") -> Iterator[None]:
         endpoint: the store; empty where it is not known.
 
     Raises:
-        EmberlineError: others train this run.
+        EmberlineError: others train this run, or its folder is read-only.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     own = {"rendezvous": rendezvous, "endpoint": endpoint, "pid": os.getpid(), "host": socket.gethostname()}
-    descriptor = os.open(path.with_name(f".{path.name}.launcher"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(f".{path.name}.launcher"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        fact = f"the run's folder cannot be written: {(error.strerror or str(error)).lower()}"
+        hint = "--runs names another folder for runs; what is in this one stays as it is"
+        raise EmberlineError(fact, place=path, hint=hint) from error
     try:
         _hold(descriptor, own, path)
         yield

@@ -41,6 +41,7 @@ class Show:
         self._console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
         self._view: View | None = None
         self._shown = 0
+        self._pace: Facts = {}  # of the last step
         self._facts: Facts = {"workers": 0, "restarts": 0, "lost": "0 s"}
         self._lost_s = 0.0
 
@@ -53,6 +54,7 @@ class Show:
         elif kind == "epoch":
             metric = next(name for name in METRICS.values() if name in event)
             self._facts[metric] = float(event[metric])
+            self._refresh()
         elif (text := sentence(event)) is not None:
             self._say(text)
         if kind == "restart":
@@ -77,10 +79,13 @@ class Show:
 
     def _step(self, event: dict[str, Any]) -> None:
         self._shown = max(self._shown, event["step"])
+        pace = {"rows/s": float(event["samples_per_s"])} if "samples_per_s" in event else {}  # a late line has none
+        self._pace = {"loss": float(event["loss"]), **pace}
+        self._refresh()
+
+    def _refresh(self) -> None:
         if self._view is not None:
-            pace = {"rows/s": float(event["samples_per_s"])} if "samples_per_s" in event else {}  # a late line has none
-            facts = {"loss": float(event["loss"]), **pace, **self._facts}
-            self._view(self._shown, facts)
+            self._view(self._shown, {**self._pace, **self._facts})
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
