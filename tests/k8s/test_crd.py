@@ -231,9 +231,10 @@ def test_what_only_rules_can_say_is_said_by_rules(schema):
         field: [rule["rule"] for rule in schema["spec"]["properties"][field]["x-kubernetes-validations"]]
         for field in ("variants", "ramp")
     }
-    order, names = rules["variants"]
+    order, names, versions = rules["variants"]
     assert "self[1].control" in order
     assert names == "self[0].name != self[1].name"
+    assert versions == "self[0].version != self[1].version"
     some, sorted_weights = rules["ramp"]
     assert "exists" in some
     assert sorted_weights.endswith(".isSorted()")

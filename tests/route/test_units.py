@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -264,6 +265,28 @@ def served_name(port: int) -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as plain, context.wrap_socket(plain) as secured:
         certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True))
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def test_an_answer_to_a_long_request_by_http_2_reaches_its_client_though_it_is_refused(guarded, tmp_path):
+    def answer(body, *headers: str) -> tuple[int, str, dict]:
+        command = ["curl", "-sk", "--http2", *(part for header in headers for part in ("-H", header))]
+        command += ["-o", tmp_path / "answer", "-w", "%{http_code} %{http_version}"]
+        command += [f"https://127.0.0.1:{guarded.port}/predictions/digits", "--data-binary", f"@{body}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, f"curl ended with {done.returncode}: {done.stderr}"
+        status, version = done.stdout.split()
+        return int(status), version, json.loads((tmp_path / "answer").read_bytes())
+
+    body = tmp_path / "body"
+    body.write_bytes(b" " * 3_000_000 + b"{}")
+    good = f"x-api-key: {KEYS['shop']}", f"authorization: Bearer {token(guarded, sub='hurried')}"
+    for headers in ((), good[:1], good[1:]):
+        status, version, told = answer(body, *headers)
+        assert (status, version) == (401, "2")
+        assert "key or a token" in told["error"]
+    statuses = [answer(body, *good)[0] for _ in range(12)]
+    assert 429 in statuses
+    assert set(statuses) <= {200, 429}
 
 
 def test_a_replaced_certificate_is_served_at_once(guarded):

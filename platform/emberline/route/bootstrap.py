@@ -24,6 +24,7 @@ from emberline.route.units import COOKIE_FILTER, COOKIE_TYPE
 
 # `serve` puts it on what a handler itself answered with a status of its own
 ANSWERED_HEADER = "x-answered-by"
+_MOST_STREAMS = 100
 CDS, RDS, MIRRORED_RDS = "cds.json", "rds.json", "mirrored.json"
 
 # one line a request that a variant got; exposure.parse_line reads it
@@ -83,16 +84,19 @@ def render_bootstrap(settings: Settings, folder: Path, log: Path, admin: Address
 
 def _main_listener(settings: Settings, folder: Path, log: Path) -> Json:
     limits = settings.limits
-    filters = [_busy_replies(), *auth_filters(settings.edge)]
+    # the body first: an answer before its end has Envoy reset an HTTP/2 stream, and clients lose the answer with it
+    filters = [_busy_replies(), _buffer(limits.max_body_bytes), *auth_filters(settings.edge)]
     if limits.requests_per_s is not None:
         filters.append(rate_limit(max(1, limits.requests_per_s // settings.processes)))
     if limits.unit_requests_per_s is not None:
         filters.append(unit_rate_filter())
     # routes with units by cookie bring its rules
     cookies = {"name": COOKIE_FILTER, "typed_config": {"@type": COOKIE_TYPE}}
-    filters += [cookies, _buffer(limits.max_body_bytes), _answer_to_metadata(), _router()]
+    filters += [cookies, _answer_to_metadata(), _router()]
     connections: Json = {
         **_http("main", MAIN, _watched(folder, RDS), log, shadow=False),
+        # each may have the router hold a whole body, who has no key among them
+        "http2_protocol_options": {"max_concurrent_streams": _MOST_STREAMS},
         "use_remote_address": True,
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
