@@ -1,5 +1,6 @@
 """A warehouse's Parquet becomes outcomes with hashed units, once, whole or not at all."""
 
+import time
 from datetime import UTC, datetime
 
 import duckdb
@@ -45,6 +46,23 @@ def test_rows_are_hashed_partitioned_and_taken_once(tmp_path):
     assert f"part={first[6]}" == partition_name(first[1])
     for written in (tmp_path / "data/outcomes").rglob("*.parquet"):
         assert "unit" in pq.read_schema(written).names
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_utc")
+@pytest.mark.parametrize("moment", [MOMENT, MOMENT.replace(tzinfo=None)])
+def test_a_timestamp_without_a_time_zone_is_utc_whatever_the_machines_zone(tmp_path, moment):
+    columns = {"event_id": ["a"], "unit": ["u"], "metric": ["correct"], "value": [1.0], "time": [moment]}
+    take_outcomes(write(tmp_path / "export.parquet", **columns), tmp_path / "data")
+    assert read(tmp_path / "data")[0][5] == int(MOMENT.timestamp() * 1e6)
 
 
 @pytest.mark.parametrize(

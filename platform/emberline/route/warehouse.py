@@ -1,9 +1,9 @@
 """Outcomes from a warehouse: Parquet files with raw unit ids become partitioned rows with hashed ones.
 
 Columns: `event_id`, `unit`, `metric`, `value`; `request_id` and `time` (a timestamp, or Unix seconds) where there are
-any. A file is taken whole or refused with its first wrong row named. What is written is called after the file's
-content: taking a file again changes nothing, and an event that another file or the HTTP endpoint told already counts
-once for readers.
+any. A timestamp without a time zone is UTC, wherever it is read. A file is taken whole or refused with its first wrong
+row named. What is written is called after the file's content: taking a file again changes nothing, and an event that
+another file or the HTTP endpoint told already counts once for readers.
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
     told = {
         **raw,
         "value": float(value) if isinstance(value, bool | Decimal) else value,
-        "time": moment.timestamp() if isinstance(moment, datetime) else moment,
+        "time": _seconds(moment) if isinstance(moment, datetime) else moment,
     }
     for name in ("event_id", "unit", "request_id"):  # warehouses hold ids as numbers, too
         if isinstance(told.get(name), int):
@@ -113,6 +113,11 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         "metric": outcome.metric,
         "value": outcome.value,
     }
+
+
+def _seconds(moment: datetime) -> float:
+    """Unix time; UTC where the column says no time zone: this machine's is not the warehouse's."""
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _by_partition(rows: list[Row]) -> dict[str, list[Row]]:
