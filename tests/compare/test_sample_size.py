@@ -1,12 +1,16 @@
 """Source: the size of a 10 % relative lift on 5 % at 80 % power is 31,234 per arm in Fleiss' formula."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from emberline.cli.plan import plan as plan_verb
 from emberline.compare.confidence_sequence import half_width
+from emberline.compare.metrics import MIN_UNITS
 from emberline.compare.plan import plan_experiment
 from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin, units_per_arm
-from emberline.errors import InvalidSetting
+from emberline.errors import InvalidOption, InvalidSetting
 
 
 def test_ten_percent_lift_on_five_percent_needs_31234_units_per_arm():
@@ -51,13 +55,39 @@ def test_a_plan_covers_the_last_step_and_the_shadow(made):
     ("changes", "key"),
     [
         ({"difference": -0.05}, "--difference"),
+        ({"difference": float("nan")}, "--difference"),
+        ({"difference": float("inf")}, "--difference"),
+        ({"difference": 0.2}, "--difference"),  # a rate of 1.1
         ({"baseline": 1.0}, "--baseline"),
         ({"power": 1.0}, "--power"),
+        ({"baseline": float("nan")}, "--baseline"),
         ({"deviation": 2.0}, "--deviation"),
         ({"expected_disagreement": 0.05}, "--disagreement"),
+        ({"expected_disagreement": -0.1}, "--disagreement"),
+        ({"expected_disagreement": float("nan")}, "--disagreement"),
     ],
 )
 def test_what_cannot_be_planned_names_the_option(made, changes, key):
     with pytest.raises(InvalidSetting) as caught:
         plan(made.experiment(), **changes)
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"units_per_day": -5.0}, "--units-per-day"),
+        ({"units_per_day": float("nan")}, "--units-per-day"),
+        ({"data": Path("nosuch")}, "--data"),
+    ],
+)
+def test_the_verb_refuses_what_no_plan_can_use_with_a_hint(options, key):
+    with pytest.raises(InvalidOption) as caught:
+        plan_verb(**options)
+    assert caught.value.key == key
+    assert caught.value.hint
+
+
+def test_no_plan_is_so_small_that_a_variant_could_not_show_an_interval(made):
+    planned = plan(made.experiment(), baseline=0.1, difference=0.9)
+    assert planned.fixed_units == planned.cap_units == 2 * MIN_UNITS

@@ -27,14 +27,23 @@ def plan(
         disagreement: Share of shadow pairs expected to disagree.
         data: Folder of exposures and outcomes: what the last 14 days' traffic says stands in for what is not given.
     """
+    import math
+
     from rich.console import Console
 
     from emberline import assets
     from emberline.compare.plan import from_traffic, plan_experiment
     from emberline.compare.table import render_plan, render_traffic
     from emberline.compare.traffic import seen_traffic
+    from emberline.errors import InvalidOption
     from emberline.experiment import load_experiment
 
+    if units_per_day is not None and not 0 < units_per_day < math.inf:
+        hint = "--data takes it from recent traffic"
+        raise InvalidOption("plan", "--units-per-day", units_per_day, "a number above 0", hint=hint)
+    if data is not None and not data.is_dir():
+        hint = "a router keeps it where its own --data says"
+        raise InvalidOption("plan", "--data", str(data), "a folder of exposures and outcomes", hint=hint)
     loaded = load_experiment(experiment or assets.folder("recipes") / "digits.experiment.yaml")
     console = Console()
     if data is not None:

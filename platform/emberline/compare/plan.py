@@ -18,7 +18,8 @@ class Plan:
 
     Attributes:
         fixed_units: units of both variants for one look at the end.
-        cap_units: units of both variants for looks at any time; what `planned_units` should be.
+        cap_units: units of both variants for looks at any time; what `planned_units` should be. Like `fixed_units`
+            never so few that a variant could not show the `MIN_UNITS` that an interval needs.
         planned_units: what the experiment says now.
         pairs: for each shadow step with a limit, that limit and the pairs which certify it.
     """
@@ -52,26 +53,39 @@ def plan_experiment(
     if not 0 < power < 1:
         hint = "with 0.8, 4 of 5 such experiments end with a decision"
         raise InvalidOption("plan", "--power", power, "a probability between 0 and 1", hint=hint)
+    if not math.isfinite(difference):
+        hint = "0 asks what proves non-inferiority"
+        raise InvalidOption(place, "--difference", difference, "a finite number", hint=hint)
     distance = abs(difference - spec.primary.margin)
     if not distance:
         hint = f"with margin {spec.primary.margin:g}, plan for another --difference, or give the experiment a margin"
         raise InvalidOption(place, "--difference", difference, "a difference other than the margin", hint=hint)
     variance = _variance(place, spec.primary.kind, baseline, deviation)
+    if spec.primary.kind in {"rate", "exceedance"} and not 0 <= baseline + difference <= 1:
+        required = f"a treatment's rate between 0 and 1 with --baseline {baseline:g}"
+        hint = "rates are fractions: 0.02 is two points in a hundred"
+        raise InvalidOption(place, "--difference", difference, required, hint=hint)
     share = (spec.ramp[-1].weight or 0) / TOTAL_WEIGHT
     limits = [step.until.disagreement_below for step in spec.ramp if step.shadow and step.until.disagreement_below]
+    if not 0 <= expected_disagreement < 1:
+        hint = "0.005 expects one pair of 200 to disagree"
+        raise InvalidOption(place, "--disagreement", expected_disagreement, "a share from 0 to below 1", hint=hint)
     for limit in limits:
         if expected_disagreement >= limit:
             required = f"less than the shadow's limit {limit:g}"
             hint = "a version that disagrees as often as that is never let through"
             raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=hint)
     alpha = spec.alpha
+    cap_units = units_at_any_look(variance, distance, share, alpha=alpha, power=power)
+    # below it nothing is decided: each variant must have shown MIN_UNITS
+    least = math.ceil(MIN_UNITS / min(share, 1 - share)) if 0 < share < 1 else 2 * MIN_UNITS
     return Plan(
         experiment=experiment.name,
         metric=spec.primary.metric,
         margin=spec.primary.margin,
         share=share,
-        fixed_units=units_for_margin(variance, distance, share, alpha=alpha, power=power),
-        cap_units=units_at_any_look(variance, distance, share, alpha=alpha, power=power),
+        fixed_units=max(least, units_for_margin(variance, distance, share, alpha=alpha, power=power)),
+        cap_units=max(least, cap_units),
         planned_units=planned_units(experiment),
         pairs=tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits),
     )
@@ -92,7 +106,7 @@ def from_traffic(
 
 def _variance(place: str, kind: str, baseline: float, deviation: float | None) -> float:
     if kind == "mean":
-        if deviation is None or deviation <= 0:
+        if deviation is None or not 0 < deviation < math.inf:
             required = "the standard deviation of a unit's value"
             raise InvalidOption(place, "--deviation", deviation, required, hint=_OR_DATA)
         return deviation**2
