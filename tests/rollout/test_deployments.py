@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from emberline.cli.rollout import rollout
-from emberline.errors import InvalidSetting
+from emberline.cli.status import status
+from emberline.errors import InvalidOption, InvalidSetting
 from emberline.experiment import load_experiment
 from emberline.process import free_port, start, wait_until
 from emberline.rollout.audit import read_audit
+from emberline.rollout.deployments import read_wishes
 from emberline.rollout.loop import Rollout
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore
@@ -168,3 +170,36 @@ def test_what_cannot_be_deployed_is_told(here):
         "the refusal",
     )
     assert here.ask().headers["x-model-version"] == "1.0"
+
+
+@pytest.fixture
+def waiting(tmp_path, made):
+    """A folder where a deployment waits for an experiment that goes on."""
+    folder = tmp_path / "state/experiments"
+    folder.mkdir(parents=True)
+    (folder / "trial.yaml").write_text(yaml.safe_dump(made.document()))
+    rollout(experiments=folder, deploy="digits@1.1", reason="faster")
+    return folder
+
+
+def test_status_tells_what_waits_and_a_withdrawn_deployment_waits_no_more(waiting, capsys):
+    status(state=waiting.parent)
+    told = "deployment digits 1.1: waits for experiment trial, which has the traffic  (faster)"
+    assert told in capsys.readouterr().out
+    rollout(experiments=waiting, withdraw="digits", reason="slower after all")
+    status(state=waiting.parent)
+    assert "deployment" not in capsys.readouterr().out
+    assert read_wishes(waiting) == []
+    (line,) = read_audit(waiting, "digits.deployed")
+    assert (line["event"], line["version"], line["why"]) == ("withdrawn", "1.1", "slower after all")
+
+
+def test_what_cannot_be_withdrawn_is_told_and_what_waits_stays(waiting):
+    for wrong in (
+        {"withdraw": "other", "reason": "no"},
+        {"withdraw": "digits"},
+        {"withdraw": "digits", "deploy": "digits@1.0", "reason": "no"},
+    ):
+        with pytest.raises(InvalidOption):
+            rollout(experiments=waiting, **wrong)
+    assert [wish.version for wish in read_wishes(waiting)] == ["1.1"]

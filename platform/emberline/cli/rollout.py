@@ -25,6 +25,7 @@ def rollout(
     to: str | None = None,
     deploy: str | None = None,
     rollback: str | None = None,
+    withdraw: str | None = None,
     reason: str | None = None,
 ) -> None:
     """Move traffic along each experiment's ramp on what its data say; roll back by itself.
@@ -48,10 +49,20 @@ def rollout(
         to: With --force: number of a later step, from 1 on, or `ship`.
         deploy: MODEL@VERSION that is to answer without an experiment; what answered before is drained.
         rollback: Model that is to be answered by the version before the last --deploy.
+        withdraw: Model whose --deploy or --rollback still waits and is wanted no more.
         reason: Why, for each of these; kept in the audit log.
     """
-    from emberline.rollout.verb import ask, ask_to_deploy, run
+    from emberline.errors import InvalidOption
+    from emberline.rollout.verb import ask, ask_to_deploy, run, withdraw_deployment
 
+    if withdraw is not None:
+        others = {"--deploy": deploy, "--rollback": rollback, "--pause": pause, "--resume": resume, "--abort": abort}
+        given = [option for option, value in {**others, "--force": force, "--to": to}.items() if value is not None]
+        if given:
+            hint = "withdraw first, then ask for the other"
+            raise InvalidOption("rollout", "--withdraw", withdraw, f"--withdraw without {given[0]}", hint=hint)
+        withdraw_deployment(experiments, withdraw, reason)
+        return
     if deploy is not None or rollback is not None:
         ask_to_deploy(experiments, deploy, rollback, reason)
         return

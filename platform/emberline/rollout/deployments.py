@@ -59,9 +59,42 @@ def read_wishes(folder: Path) -> list[Wish]:
     for path in sorted(folder.glob(f"*{_REQUEST}")):
         try:
             found.append(Wish.model_validate(orjson.loads(path.read_bytes())))
+        except FileNotFoundError:  # carried out or withdrawn since it was listed: it waits no more
+            continue
         except ValueError as error:
             raise CorruptPaper(path, "no request", "model, version and reason", hint="remove the file") from error
     return found
+
+
+def withdraw(folder: Path, model: str, reason: str) -> Wish:
+    """Takes a waiting wish back, and notes it.
+
+    Raises:
+        InvalidOption: none waits for the model: it may have been carried out.
+        CorruptPaper: what waits cannot be read.
+    """
+    waiting = {wish.model: wish for wish in read_wishes(folder)}
+    try:
+        wish = waiting[model]
+        (folder / f"{model}{_REQUEST}").unlink()
+    except (KeyError, FileNotFoundError) as error:
+        others = ", ".join(sorted(waiting.keys() - {model})) or "none"
+        hint = f"waiting: {others}; what is in force is undone by --rollback"
+        required = "a model with a deployment that waits"
+        raise InvalidOption("rollout", "--withdraw", model, required, hint=hint) from error
+    line = {"time": time.time(), "event": "withdrawn", **wish.model_dump(), "why": reason}
+    append_line(audit_path(folder, f"{model}.deployed"), line)
+    return wish
+
+
+def waiting_lines(folder: Path, experiments: Sequence[Experiment]) -> list[str]:
+    """Each wish that waits, and for what."""
+    lines = []
+    for wish in read_wishes(folder):
+        other = going_on(wish, experiments)
+        cause = "a running rollout's next look" if other is None else f"experiment {other}, which has the traffic"
+        lines.append(f"deployment {wish.model} {wish.version}: waits for {cause}  ({wish.reason})")
+    return lines
 
 
 def read_deployed(folder: Path) -> list[Deployed]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from emberline.errors import InvalidOption, MissingFile
 from emberline.experiment import Experiment, parse_duration
 from emberline.recipe import parse_model
-from emberline.rollout.deployments import Wish, leave_wish, rollback_of
+from emberline.rollout.deployments import Wish, leave_wish, rollback_of, withdraw
 from emberline.rollout.loop import Rollout
 from emberline.rollout.phases import SHIP, Action
 from emberline.rollout.requests import leave_request
@@ -91,6 +91,16 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
         wish = parse_model(Wish, {"model": model, "version": version, "reason": why}, Path("rollout --deploy"))
     leave_wish(experiments, wish)
     RunLog().say(f"{wish.model}: {wish.version} is asked for; a running rollout puts it in force at its next look")
+
+
+def withdraw_deployment(experiments: Path, model: str, reason: str | None) -> None:
+    """Takes back a deployment that waits.
+
+    Raises:
+        InvalidOption: no reason, or none waits for the model.
+    """
+    wish = withdraw(experiments, model, _given(reason))
+    RunLog().say(f"{model}: {wish.version} is withdrawn; what answers stays")
 
 
 def _named(experiments: Path, name: str) -> Experiment:
