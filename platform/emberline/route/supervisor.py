@@ -58,13 +58,12 @@ class Router:
             lambda found: check_together(found, settings),
             lambda found: check_deployed(found, settings),
         )
+        self._refused: list[str] = []
         self._publisher = Publisher(folders.envoy)
         key = load_key(folders.data)
         outcomes = Spool(folders.spool, "outcomes")
         self._journal = Journal(outcomes, folders.generation_s)
-        self._inside = Inside(
-            self._journal, key, self._unready, self._addresses, lambda: sorted(self._experiments.refused)
-        )
+        self._inside = Inside(self._journal, key, self._unready, self._addresses, lambda: self._refused)
         self._shipping = Shipping(
             folders, settings.taps, self._exposures, outcomes, key,
             instances=self._instances, journal=self._journal, stopping=self.stopping, complain=self._complain,
@@ -205,6 +204,7 @@ class Router:
         self._log.event("published", version=rendering.version, experiments=versions)
 
     def _say_refused(self) -> None:
+        self._refused = sorted(self._experiments.refused)  # as a whole: the readiness endpoint's thread reads it
         for error in self._experiments.refused.values():
             self._complain(f"refused, what was in force stays: {error}")
 
