@@ -133,6 +133,20 @@ def test_the_controller_begins_an_experiment_in_the_cluster(made, cluster, store
     assert json.loads(cluster.files()["trial.status.json"])["shadow"] == 1.0
 
 
+def test_an_edited_resource_moves_no_traffic_and_ends_with_the_control_it_began_with(made, cluster, store, tmp_path):
+    cluster.apply(made.document())
+    controller = Rollout(store, tmp_path, tmp_path / "data", Servers(None, None), RunLog(quiet=True))
+    controller.round()
+    before = cluster.files()["trial.yaml"]
+    for variant in cluster.resources["trial"]["spec"]["variants"]:
+        variant["version"] += ".9"
+    (found,), _ = store.experiments()
+    assert found.edited == ("variants",)
+    controller.round()
+    assert cluster.resources["trial"]["status"]["phase"] == "Invalid"
+    assert cluster.files()["trial.yaml"] == before
+
+
 def test_annotations_pause_resume_force_and_abort(made, cluster, store, tmp_path):
     document = made.document()
     document["status"] = made.in_step(1).status.model_dump()
