@@ -2,6 +2,7 @@
 
 import time
 
+import duckdb
 import pytest
 
 from emberline.errors import EmberlineError
@@ -62,3 +63,27 @@ def test_requests_in_flight_are_those_of_one_cluster(answering):
 @pytest.fixture
 def traffic_at(made):
     return made.Traffic
+
+
+def test_exposures_that_are_merged_while_they_are_read_still_confirm(made, traffic_at, tmp_path, monkeypatch):
+    running = made.in_step(1)
+    traffic_at(tmp_path).send(running, 20, at=time.time())
+    connect, merged = duckdb.connect, []
+
+    def merge_then_connect(*arguments):
+        if not merged:  # the files were listed, and are gone under their names before they are opened
+            paths = list((tmp_path / "exposures").glob("part=*/*.parquet"))
+            merged.extend(path.rename(path.with_name("merged.parquet")) for path in paths)
+        return connect(*arguments)
+
+    monkeypatch.setattr(duckdb, "connect", merge_then_connect)
+    assert has_taken(running, admin=None, route=None, data=tmp_path, decided_at=time.time() - 5)
+    assert merged
+
+
+def test_a_broken_file_of_exposures_is_an_error(made, tmp_path):
+    path = tmp_path / "exposures/part=00/broken.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 not really PAR1")
+    with pytest.raises(EmberlineError, match="cannot be read"):
+        has_taken(made.in_step(1), admin=None, route=None, data=tmp_path, decided_at=0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import httpx
 
+from emberline.compare.reread import read_rows
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment
 
@@ -106,16 +107,18 @@ def _stats(address: str, pattern: str) -> dict[str, int]:
 
 
 def _was_exposed(experiment: Experiment, data: Path, decided_at: float) -> bool:
-    files = [str(path) for path in (data / "exposures").glob("part=*/*.parquet") if path.stat().st_mtime >= decided_at]
-    if not files:
-        return False
-    query = "SELECT 1 FROM read_parquet($files) WHERE config_version = $version AND time_us >= $at LIMIT 1"
-    named = {"files": files, "version": experiment.config_version, "at": int(decided_at * 1e6)}
-    try:
+    named = {"version": experiment.config_version, "at": int(decided_at * 1e6)}
+
+    def look() -> bool:
+        paths = (data / "exposures").glob("part=*/*.parquet")
+        files = [str(path) for path in paths if path.stat().st_mtime >= decided_at]
+        if not files:
+            return False
+        query = "SELECT 1 FROM read_parquet($files) WHERE config_version = $version AND time_us >= $at LIMIT 1"
         with duckdb.connect(":memory:") as connection:
-            return connection.execute(query, named).fetchone() is not None
-    except duckdb.Error as error:
-        raise EmberlineError(f"exposures cannot be read: {error}", place=data) from error
+            return connection.execute(query, {"files": files, **named}).fetchone() is not None
+
+    return read_rows(data, look)
 
 
 def _get(url: str, what: str) -> httpx.Response:
