@@ -29,6 +29,13 @@ def test_as_good_as_the_control_ships_when_the_interval_lies_above_the_margin(ma
     assert look.metrics[0].lower > -0.05
 
 
+def test_an_interval_of_rates_ends_where_differences_of_rates_do(made):
+    low, high = (assess(made.in_step(2), both(arm(60, correct=x), arm(60, correct=1 - x)), 1100.0) for x in (0.0, 1.0))
+    assert low.metrics[0].lower == -1.0 < low.metrics[0].upper
+    assert high.metrics[0].upper == 1.0 > high.metrics[0].lower
+    assert (low.metrics[0].side, high.metrics[0].side) == ("below", "above")
+
+
 def test_superiority_is_not_claimed_without_a_difference(made):
     primary = {"metric": "correct", "margin": 0.0}
     look = assess(made.in_step(2, primary=primary), both(arm(5000), arm(5000)), 1100.0)

@@ -18,6 +18,11 @@ class Interval:
     lower: float
     upper: float
 
+    def within(self, least: float, most: float) -> "Interval":
+        """The part of it where the true difference can be; its coverage stays, since nothing true is cut off."""
+        lower, upper = (min(max(bound, least), most) for bound in (self.lower, self.upper))
+        return Interval(self.estimate, lower, upper)
+
 
 def difference_of_means(control: Moments, treatment: Moments, *, alpha: float, planned_units: int) -> Interval:
     """The interval that covers the true difference at all times at once, with probability 1 - alpha.

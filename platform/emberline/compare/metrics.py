@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 from emberline.compare.assessment import MetricResult, Side
-from emberline.compare.confidence_sequence import Interval
 from emberline.compare.difference import Difference, Sample, difference_of
 from emberline.compare.holm import holm
 from emberline.compare.joint import JointMoments
@@ -50,10 +49,11 @@ def _result(experiment: Experiment, metric: Primary | Guardrail, seen: Observati
     limit = metric.margin if isinstance(metric, Primary) else metric.max_increase
     role = "primary" if isinstance(metric, Primary) else "guardrail"
     planned = isinstance(metric, Primary) and metric.decision == "planned"
-    result, _ = _measured(experiment, metric, metric_key(metric), seen, alpha, planned=planned)
+    result, difference = _measured(experiment, metric, metric_key(metric), seen, alpha, planned=planned)
     if result.lower is None or result.upper is None:
         return result.model_copy(update={"role": role, "limit": limit})
-    side: Side = side_of(_interval_of(result), limit)
+    interval = difference.interval(alpha=alpha, planned_units=planned_units(experiment), planned=planned)
+    side: Side = side_of(interval, limit)  # of the interval as it is: what is shown of it decides nothing
     return result.model_copy(update={"role": role, "limit": limit, "side": side})
 
 
@@ -97,6 +97,7 @@ def _measured(
     interval = difference.interval(alpha=alpha, planned_units=planned_units(experiment), planned=planned)
     counts = control.values.count, treatment.values.count
     known = min(counts) >= MIN_UNITS and math.isfinite(interval.lower)
+    shown = interval.within(-1.0, 1.0) if metric.kind in {"rate", "exceedance"} else interval
     result = MetricResult(
         metric=key,
         role="secondary",
@@ -105,8 +106,8 @@ def _measured(
         control_units=counts[0],
         treatment_units=counts[1],
         difference=_finite(interval.estimate) if all(counts) else None,
-        lower=interval.lower if known else None,
-        upper=interval.upper if known else None,
+        lower=shown.lower if known else None,
+        upper=shown.upper if known else None,
         limit=0.0,
         alpha=alpha,
         side="open" if known else "waiting",
@@ -119,12 +120,6 @@ def _measured(
 def _sample(seen: Observations, variant: str, key: str) -> Sample:
     arm = seen.arm(variant)
     return Sample(arm.metrics.get(key, Moments()), arm.joint.get(key, JointMoments()))
-
-
-def _interval_of(result: MetricResult) -> Interval:
-    assert result.lower is not None  # noqa: S101 - asked by the caller
-    assert result.upper is not None  # noqa: S101 - same
-    return Interval(result.difference or 0.0, result.lower, result.upper)
 
 
 def _finite(value: float) -> float | None:
