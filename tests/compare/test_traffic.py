@@ -2,6 +2,7 @@
 
 import pytest
 
+from emberline.compare.observe import observe
 from emberline.compare.plan import from_traffic
 from emberline.compare.traffic import seen_traffic
 
@@ -38,3 +39,16 @@ def test_a_metric_of_exposures_needs_no_outcomes(made, traffic):
     seen = seen_traffic(running, traffic.data, NOW)
     assert seen.control.count == 200  # every version of the traffic here is called 1.0
     assert seen.control.mean == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_an_events_rows_the_same_one_counts_in_whatever_order_they_lie(made, traffic, backwards):
+    running = made.in_step(2)
+    rows = traffic.send(running, 60, outcomes=False)
+    first = [traffic.outcome(row, 1.0, at=1002.0) for row in rows]
+    smaller = [traffic.outcome(row, 0.0, at=1002.0) for row in rows]
+    later = [traffic.outcome(row, -1.0, at=1003.0) for row in rows]
+    sent = first + smaller + later
+    traffic.write("outcomes", sent[::-1] if backwards else sent, made.OUTCOMES)
+    assert seen_traffic(running, traffic.data, NOW).control.mean == 0.0
+    assert {arm.metrics["correct"].mean for arm in observe(running, traffic.data).arms.values()} == {0.0}

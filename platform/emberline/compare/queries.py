@@ -108,9 +108,10 @@ REPORTED_COPIES = "SELECT count(*), count(DISTINCT event) FROM reported"
 
 REPORTED_ONCE = """
 SELECT event, unit, request, metric, value, time_us FROM (
-    SELECT *, row_number() OVER (PARTITION BY event ORDER BY time_us) AS place FROM reported
+    SELECT *, row_number() OVER (PARTITION BY event ORDER BY time_us, metric, value) AS place FROM reported
 ) numbered WHERE place = 1
 """
+"""Rows do not tell when they arrived: of those of one event the earliest by its own time counts, then the smallest."""
 
 
 def belonging(unit_hint: str = "", request_hint: str = "") -> str:

@@ -105,7 +105,7 @@ def _values(metric: Metric, outcomes: list[str]) -> str | None:
     if not outcomes:
         return None
     value = _thresholded(metric, "value")
-    return f"""SELECT unit, {value} AS value FROM (SELECT unit, event_id, any_value(value) AS value
+    return f"""SELECT unit, {value} AS value FROM (SELECT unit, event_id, arg_min(value, (time_us, value)) AS value
         FROM read_parquet($outcomes) WHERE metric = '{metric.metric}' AND time_us >= $since GROUP BY unit, event_id)
         WHERE unit IN (SELECT unit FROM seen WHERE version = $version)"""  # noqa: S608 - names of the spec
 
