@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from emberline.errors import StageFailed
+from emberline.cli.simulate import simulate
+from emberline.errors import InvalidOption, StageFailed
 from emberline.process import free_port
 from emberline.simulate.run import Simulation
 from emberline.simulate.traffic import Population, schedule
@@ -26,7 +27,7 @@ def router():
 
         def do_POST(self):
             content = self.rfile.read(int(self.headers["content-length"]))
-            status, answer = 200, b'{"label": "0"}'
+            status, answer = server.prediction, b'{"label": "0"}'
             if self.path == "/v1/outcomes":
                 status, answer = server.script.pop(0) if len(server.script) > 1 else server.script[0], b"try again"
                 server.taken += json.loads(content)["outcomes"] if status == 202 else []
@@ -41,7 +42,7 @@ def router():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.script, server.taken, server.tries = [202], [], 0
+    server.script, server.taken, server.tries, server.prediction = [202], [], 0, 200
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -89,3 +90,25 @@ def test_outcomes_that_are_wrong_are_not_sent_again(router):
 def test_a_simulation_that_nobody_answers_fails_however_short_it_was():
     with pytest.raises(StageFailed, match=r"none of \d+ requests was answered with 200: \d+ x no answer"):
         run(free_port())
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"duration": "0s"}, "--duration"),
+        ({"rate": 0.0}, "--rate"),
+        ({"url": "nonsense"}, "--url"),
+        ({"url": "http://"}, "--url"),
+    ],
+)
+def test_what_cannot_be_simulated_names_the_option_with_a_hint(options, key):
+    with pytest.raises(InvalidOption) as caught:
+        simulate(**options)
+    assert caught.value.key == key
+    assert caught.value.hint
+
+
+def test_a_simulation_of_refusals_alone_tells_their_status(router):
+    router.prediction = 404
+    with pytest.raises(StageFailed, match=r"none of \d+ requests was answered with 200: \d+ x 404"):
+        run(router.server_port)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
 
@@ -45,11 +46,15 @@ def simulate(
     ):
         if not 0 < value < math.inf:
             raise InvalidOption("simulate", option, value, "a number above 0", hint=hint)
+    address = urlsplit(url)
+    if address.scheme not in {"http", "https"} or not address.hostname:
+        hint = "http://127.0.0.1:8080 is where `emberline up` has its router"
+        raise InvalidOption("simulate", "--url", url, "an address with http:// or https://", hint=hint)
     population = Population(
         seed=seed,
         rate=rate,
         num_units=units,
-        duration_s=parse_duration(duration, "--duration"),
+        duration_s=parse_duration(duration, "--duration", above=0),
         label_delay_s=parse_duration(label_delay, "--label-delay"),
     )
     simulate_clients(loaded, path, url, population)
