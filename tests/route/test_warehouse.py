@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from emberline.cli.outcomes import outcomes
+from emberline.errors import InvalidOption
 from emberline.exposure import hash_unit, load_key, partition_name
 from emberline.route.warehouse import InvalidRows, take_outcomes
 
@@ -88,3 +89,10 @@ def test_a_missing_column_and_a_file_that_is_no_parquet_are_named(tmp_path):
     (tmp_path / "text.parquet").write_text("event_id,unit")
     with pytest.raises(InvalidRows, match="cannot be read as Parquet"):
         take_outcomes(tmp_path / "text.parquet", tmp_path / "data")
+
+
+def test_a_file_given_twice_is_refused_and_nothing_is_taken(tmp_path):
+    path = write(tmp_path / "export.parquet", event_id=["a"], unit=["u"], metric=["correct"], value=[1.0])
+    with pytest.raises(InvalidOption, match="each file once"):
+        outcomes(path, tmp_path / "." / "export.parquet", data=tmp_path / "data", new=True)
+    assert not (tmp_path / "data").exists()

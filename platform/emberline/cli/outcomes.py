@@ -21,6 +21,11 @@ def outcomes(*files: Path, data: Path = Path("data"), new: bool = False) -> None
     if not files:
         hint = "emberline outcomes labels.parquet"
         raise InvalidOption("emberline outcomes", "files", None, "at least one Parquet file", hint=hint)
+    twice = next(
+        (path for index, path in enumerate(files) if path.resolve() in {f.resolve() for f in files[:index]}), None
+    )
+    if twice is not None:
+        raise InvalidOption("outcomes", "files", str(twice), "each file once", hint="taking it again adds nothing")
     if not new and not (data / KEY).exists():
         hint = "another key would make strangers of its units; --new makes the folder before its router does"
         raise InvalidOption("outcomes", "--data", str(data), f"a router's folder, with {KEY} in it", hint=hint)
