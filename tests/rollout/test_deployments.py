@@ -11,11 +11,12 @@ import yaml
 from emberline.cli.rollout import rollout
 from emberline.cli.status import status
 from emberline.errors import InvalidOption, InvalidSetting
-from emberline.experiment import load_experiment
+from emberline.experiment import Status, load_experiment, write_status
 from emberline.process import free_port, start, wait_until
 from emberline.rollout.audit import read_audit
 from emberline.rollout.deployments import read_wishes
 from emberline.rollout.loop import Rollout
+from emberline.rollout.requests import read_request
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore
 from emberline.runlog import RunLog, read_events
@@ -203,3 +204,11 @@ def test_what_cannot_be_withdrawn_is_told_and_what_waits_stays(waiting):
         with pytest.raises(InvalidOption):
             rollout(experiments=waiting, **wrong)
     assert [wish.version for wish in read_wishes(waiting)] == ["1.1"]
+
+
+def test_no_experiment_is_forced_to_where_it_is(waiting):
+    write_status(waiting, "trial", Status(phase="Ramping", step=1, weights={"int8": 1000, "fp32": 9000}))
+    with pytest.raises(InvalidOption, match="a step after 2, where trial is"):
+        rollout(experiments=waiting, force="trial", to="2", reason="again")
+    rollout(experiments=waiting, force="trial", to="3", reason="on")
+    assert read_request(waiting, "trial").target == "3"

@@ -67,7 +67,12 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
         raise InvalidOption("rollout", options, sorted(wishes), "exactly one of them", hint=hint)
     why = _given(reason)
     ((action, name),) = wishes.items()
-    _check_target(action, target, len(_named(experiments, name).spec.ramp))
+    experiment = _named(experiments, name)
+    _check_target(action, target, len(experiment.spec.ramp))
+    step = experiment.status.step
+    if target is not None and target != SHIP and int(target) <= step + 1:
+        required = f"a step after {step + 1}, where {name} is"
+        raise InvalidOption("rollout", "--to", target, required, hint=f"--to {SHIP} ends it; --abort rolls it back")
     leave_request(experiments, name, action, why, target)
     RunLog().say(f"{name}: {action} is asked for; a running rollout carries it out at its next look")
 
