@@ -74,6 +74,7 @@ def test_a_timestamp_without_a_time_zone_is_utc_whatever_the_machines_zone(tmp_p
         ({"unit": ["u1", None]}, "row 1: unit"),
         ({"value": [1.0, float("nan")]}, "row 1: value"),
         ({"metric": ["Correct", "correct"]}, "row 0: metric"),
+        ({"time": [1.0, 99_999_999_999.0]}, "row 1: time: 1e\\+11 is more than a day ahead"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_taken(tmp_path, change, named):

@@ -28,6 +28,7 @@ from emberline.route.outcomes import Outcome
 _REQUIRED = ("event_id", "unit", "metric", "value")
 _OPTIONAL = ("request_id", "time")
 _BATCH_ROWS = 1 << 16
+_AHEAD_S = 86_400.0  # clocks differ by less; what is further ahead is in another unit
 
 
 class InvalidRows(EmberlineError):
@@ -105,6 +106,9 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         wrong = error.errors(include_url=False)[0]
         place = ".".join(map(str, wrong["loc"]))
         raise InvalidRows(f"row {number}: {place}: {wrong['msg']}", place=path) from error
+    if outcome.time is not None and outcome.time > time.time() + _AHEAD_S:
+        hint = "Unix seconds or a timestamp; milliseconds must be divided by 1000"
+        raise InvalidRows(f"row {number}: time: {outcome.time:g} is more than a day ahead", place=path, hint=hint)
     return {
         "time_us": round((time.time() if outcome.time is None else outcome.time) * 1e6),
         "event_id": outcome.event_id,
