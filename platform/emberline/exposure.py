@@ -51,6 +51,7 @@ OUTCOMES = pa.schema(
         ("request_id", pa.string()),  # null where the outcome is of the unit, not of one request
         ("metric", pa.string()),
         ("value", pa.float64()),
+        ("received_us", pa.int64()),  # Unix time it was taken at, microseconds; null in rows of earlier versions
     ]
 )
 

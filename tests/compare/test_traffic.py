@@ -42,6 +42,30 @@ def test_a_metric_of_exposures_needs_no_outcomes(made, traffic):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
+def test_of_an_events_rows_the_first_received_counts_though_a_later_one_tells_an_earlier_time(made, traffic, backwards):
+    running = made.in_step(2)
+    rows = traffic.send(running, 60, outcomes=False)
+    first = [{**traffic.outcome(row, 1.0, at=1003.0), "received_us": 5} for row in rows]
+    again = [{**traffic.outcome(row, 0.0, at=1002.0), "received_us": 6} for row in rows]
+    sent = first + again
+    traffic.write("outcomes", sent[::-1] if backwards else sent, made.OUTCOMES)
+    assert seen_traffic(running, traffic.data, NOW).control.mean == 1.0
+    assert {arm.metrics["correct"].mean for arm in observe(running, traffic.data).arms.values()} == {1.0}
+
+
+def test_outcomes_of_an_earlier_version_do_not_tell_when_they_were_received_and_count(made, traffic):
+    running = made.in_step(2)
+    rows = traffic.send(running, 60, outcomes=False)
+    earlier = made.OUTCOMES.remove(made.OUTCOMES.get_field_index("received_us"))
+    traffic.write("outcomes", [traffic.outcome(row, 1.0, at=1003.0) for row in rows[:30]], earlier)
+    assert seen_traffic(running, traffic.data, NOW).control.mean == 1.0
+    assert {arm.metrics["correct"].mean for arm in observe(running, traffic.data).arms.values()} == {1.0}
+    traffic.write("outcomes", [traffic.outcome(row, 0.0, at=1003.0) for row in rows[30:]], made.OUTCOMES)
+    assert sum(arm.metrics["correct"].count for arm in observe(running, traffic.data).arms.values()) == 60
+    assert 0 < seen_traffic(running, traffic.data, NOW).control.mean < 1
+
+
+@pytest.mark.parametrize("backwards", [False, True])
 def test_of_an_events_rows_the_same_one_counts_in_whatever_order_they_lie(made, traffic, backwards):
     running = made.in_step(2)
     rows = traffic.send(running, 60, outcomes=False)

@@ -95,6 +95,14 @@ def test_a_wrong_body_is_refused_whole_with_the_field_named(router, body, field)
     assert reply.json()["error"]
 
 
+def test_a_time_in_milliseconds_is_refused_with_the_unit_that_is_wanted():
+    one = {"event_id": "1", "unit": "u", "metric": "correct", "value": 1, "time": 1_800_000_000_000 / 100}
+    with pytest.raises(InvalidOutcomes, match=r"outcomes.0.time is more than a day ahead; a Unix time in seconds"):
+        parse_outcomes(json.dumps({"outcomes": [one]}).encode(), b"key", 1_800_000_000.0)
+    row = parse_outcomes(json.dumps({"outcomes": [{**one, "time": 1_800_000_000}]}).encode(), b"key", 1_800_000_001.0)
+    assert (row[0]["time_us"], row[0]["received_us"]) == (1_800_000_000_000_000, 1_800_000_001_000_000)
+
+
 def test_what_was_accepted_survives_a_kill_of_the_router(router):
     before = len(router.rows("outcomes"))
     for number in range(100, 140):

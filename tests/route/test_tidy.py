@@ -51,6 +51,20 @@ def test_sixteen_files_of_a_day_become_one_again_and_again_and_a_day_that_is_ove
     assert compact(tmp_path, (), (DAY + 2) * _DAY_NS - 1) == 0
 
 
+def test_files_of_an_earlier_version_which_lack_a_column_join_those_that_have_it(tmp_path, rows):
+    expected = rows(DAY, 2 * FANOUT)
+    for path in sorted(tmp_path.glob("*/*.parquet"))[1::2]:
+        written = path.stat().st_mtime_ns
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("received_us", pa.array([7] * len(table), pa.int64())), path)
+        os.utime(path, ns=(written, written))
+    assert compact(tmp_path, (), (DAY + 1) * _DAY_NS - 1)
+    assert len(names(tmp_path)) == 2
+    assert read(tmp_path) == sorted(expected)
+    told = [row["received_us"] for path in tmp_path.glob("*/*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert (told.count(7), told.count(None)) == (FANOUT, FANOUT)
+
+
 def test_a_generation_that_may_be_shipped_again_is_left_alone(tmp_path, rows):
     rows(DAY, 2 * FANOUT)
     newest = max(names(tmp_path))

@@ -91,7 +91,7 @@ def _batch(exposures: Sequence[Path], outcomes: Sequence[Path]) -> Batch:
 
 def _observe_batch(engine: "DuckDB", asked: Question, batch: Batch) -> Observations:
     engine.open("exposures", EXPOSURES, batch.exposures)
-    engine.open("outcomes", OUTCOMES, batch.outcomes)
+    engine.open("outcomes", OUTCOMES, batch.outcomes, grown=True)
     slices = (
         [f"hash(unit) % {batch.slices} = {index}" for index in range(batch.slices)] if batch.slices > 1 else ["TRUE"]
     )
@@ -105,11 +105,19 @@ class DuckDB:
     connection: duckdb.DuckDBPyConnection
     kinds: dict[str, str] = field(default_factory=dict)  # whether a name is a table or a view, by name
 
-    def open(self, name: str, schema: Any, files: Sequence[str]) -> None:
-        """Gives files a name; without any, the name of an empty table."""
+    def open(self, name: str, schema: Any, files: Sequence[str], *, grown: bool = False) -> None:
+        """Gives files a name; without any, the name of an empty table.
+
+        Args:
+            grown: files of earlier versions lack columns, whose values are null then.
+        """
         if files:
             paths = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            rows = f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608 - quoted
+            by_name = ", union_by_name = true" if grown else ""
+            rows = f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false{by_name})"  # noqa: S608 - quoted
+            if grown:
+                self.connection.register(f"no_{name}", schema.empty_table())
+                rows = f"SELECT * FROM no_{name} UNION ALL BY NAME {rows}"  # noqa: S608 - same
             self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
         else:
             self.connection.register(name, schema.empty_table())

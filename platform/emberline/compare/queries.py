@@ -100,7 +100,8 @@ def reported(metrics: Sequence[str], until_us: int, key: Key, where: str = "TRUE
     names = ", ".join(f"'{name}'" for name in metrics)
     return f"""
     SELECT {key("event_id")} AS event, {key("unit")} AS unit,
-        CASE WHEN request_id IS NOT NULL THEN {key("request_id")} END AS request, metric, value, time_us
+        CASE WHEN request_id IS NOT NULL THEN {key("request_id")} END AS request, metric, value, time_us,
+        coalesce(received_us, time_us) AS received_us
     FROM outcomes WHERE metric IN ({names}) AND time_us < {until_us} AND {where}"""  # noqa: S608 - same
 
 
@@ -108,10 +109,10 @@ REPORTED_COPIES = "SELECT count(*), count(DISTINCT event) FROM reported"
 
 REPORTED_ONCE = """
 SELECT event, unit, request, metric, value, time_us FROM (
-    SELECT *, row_number() OVER (PARTITION BY event ORDER BY time_us, metric, value) AS place FROM reported
+    SELECT *, row_number() OVER (PARTITION BY event ORDER BY received_us, time_us, metric, value) AS place FROM reported
 ) numbered WHERE place = 1
 """
-"""Rows do not tell when they arrived: of those of one event the earliest by its own time counts, then the smallest."""
+"""Of an event's rows the first that arrived counts; rows of earlier versions do not tell, and go by their own time."""
 
 
 def belonging(unit_hint: str = "", request_hint: str = "") -> str:

@@ -13,6 +13,7 @@ from emberline.experiment import Experiment, Metric
 
 DAYS = 14.0
 _MEMORY = "512MB"
+_NO_OUTCOMES = "SELECT NULL::BIGINT AS received_us WHERE FALSE"  # files of earlier versions lack the column
 _DAY_US = 86_400_000_000
 
 
@@ -105,8 +106,10 @@ def _values(metric: Metric, outcomes: list[str]) -> str | None:
     if not outcomes:
         return None
     value = _thresholded(metric, "value")
-    return f"""SELECT unit, {value} AS value FROM (SELECT unit, event_id, arg_min(value, (time_us, value)) AS value
-        FROM read_parquet($outcomes) WHERE metric = '{metric.metric}' AND time_us >= $since GROUP BY unit, event_id)
+    return f"""SELECT unit, {value} AS value FROM (
+            SELECT unit, event_id, arg_min(value, (coalesce(received_us, time_us), time_us, value)) AS value
+            FROM ({_NO_OUTCOMES} UNION ALL BY NAME SELECT * FROM read_parquet($outcomes, union_by_name = true))
+            WHERE metric = '{metric.metric}' AND time_us >= $since GROUP BY unit, event_id)
         WHERE unit IN (SELECT unit FROM seen WHERE version = $version)"""  # noqa: S608 - names of the spec
 
 

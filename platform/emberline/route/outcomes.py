@@ -1,7 +1,8 @@
 """Outcomes: what became known after a prediction, taken by HTTP and on the disk before the answer.
 
 Requests that arrive together share one fsync. A unit's id is hashed before anything is written. An event id counts
-once: within a request, within a generation of the log (a minute), and for readers of the Parquet files for ever.
+once, as it was first received: within a request, within a generation of the log (a minute), and for readers of the
+Parquet files for ever.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from emberline.exposure import OUTCOMES, Row, UnreadableLine, hash_unit
 from emberline.route.spool import Spool
 
 MAX_OUTCOMES = 10_000
+AHEAD_S = 86_400.0  # a time beyond that is no clock's error: milliseconds, mostly
 _MAX_ID_BYTES = 256
 _ID_WANTED = f"text of 1 to {_MAX_ID_BYTES} bytes"
 _WANTED = {
@@ -93,6 +95,10 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidOutcomes(*_wrong(first["type"], first["loc"])) from error
+    for number, outcome in enumerate(sent.outcomes):
+        if outcome.time is not None and outcome.time > now_s + AHEAD_S:
+            field = f"outcomes.{number}.time"
+            raise InvalidOutcomes(field, f"{field} is more than a day ahead; {_WANTED['time']} is required")
     rows = {
         outcome.event_id: {
             "time_us": round((now_s if outcome.time is None else outcome.time) * 1_000_000),
@@ -101,6 +107,7 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
             "request_id": outcome.request_id,
             "metric": outcome.metric,
             "value": outcome.value,
+            "received_us": round(now_s * 1_000_000),
         }
         for outcome in reversed(sent.outcomes)  # the first of an id counts
     }
@@ -123,6 +130,8 @@ def read_spooled(line: bytes) -> Row:
         row: Row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise UnreadableLine(line, "not JSON") from error
+    if isinstance(row, dict):
+        row.setdefault("received_us", None)  # a line of an earlier version does not tell
     if not isinstance(row, dict) or row.keys() != set(OUTCOMES.names):
         raise UnreadableLine(line, "not an outcome")
     return row

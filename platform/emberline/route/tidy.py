@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emberline import storage
@@ -149,18 +150,26 @@ def forget(folder: Path, keep_s: float, now_ns: int | None = None) -> int:
     return gone
 
 
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """With null where it lacks a column."""
+    has = set(batch.schema.names)
+    columns = [batch.column(one.name) if one.name in has else pa.nulls(batch.num_rows, one.type) for one in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def _merge(files: list[RowFile]) -> None:
     first = min(files, key=lambda one: one.begun_ns)
     count = sum(one.count for one in files)
     target = first.path.with_name(f"{first.stream}-{first.begun_ns:020d}-x{count}.parquet")
     partial = target.with_name(f".{target.name}.partial")
     names = orjson.dumps([one.path.name for one in files])
-    schema = pq.read_schema(first.path).remove_metadata().with_metadata({_SOURCES: names})
+    known = pa.unify_schemas([pq.read_schema(one.path).remove_metadata() for one in files])  # earlier ones lack columns
+    schema = known.with_metadata({_SOURCES: names})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for one in files:
             with pq.ParquetFile(one.path) as rows:
                 for batch in rows.iter_batches(1 << 17):
-                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+                    writer.write_batch(_fitted(batch, schema))
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     partial.rename(target)

@@ -23,12 +23,11 @@ from pydantic import ValidationError
 from emberline import storage
 from emberline.errors import EmberlineError, MissingFile
 from emberline.exposure import OUTCOMES, Row, hash_unit, load_key, partition_name
-from emberline.route.outcomes import Outcome
+from emberline.route.outcomes import AHEAD_S, Outcome
 
 _REQUIRED = ("event_id", "unit", "metric", "value")
 _OPTIONAL = ("request_id", "time")
 _BATCH_ROWS = 1 << 16
-_AHEAD_S = 86_400.0  # clocks differ by less; what is further ahead is in another unit
 
 
 class InvalidRows(EmberlineError):
@@ -106,7 +105,7 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         wrong = error.errors(include_url=False)[0]
         place = ".".join(map(str, wrong["loc"]))
         raise InvalidRows(f"row {number}: {place}: {wrong['msg']}", place=path) from error
-    if outcome.time is not None and outcome.time > time.time() + _AHEAD_S:
+    if outcome.time is not None and outcome.time > time.time() + AHEAD_S:
         hint = "Unix seconds or a timestamp; milliseconds must be divided by 1000"
         raise InvalidRows(f"row {number}: time: {outcome.time:g} is more than a day ahead", place=path, hint=hint)
     return {
@@ -116,6 +115,7 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         "request_id": outcome.request_id,
         "metric": outcome.metric,
         "value": outcome.value,
+        "received_us": round(time.time() * 1e6),
     }
 
 
