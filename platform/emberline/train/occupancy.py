@@ -4,6 +4,7 @@ The lock ends with its holder, however that ends. It guards against a mistake, e
 the run's papers, whoever writes from wherever, is the fence.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 import orjson
 
 from emberline.errors import EmberlineError
+
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
@@ -33,6 +36,8 @@ def occupy(path: Path, rendezvous: str, endpoint: str = "") -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path.with_name(f".{path.name}.launcher"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
         fact = f"the run's folder cannot be written: {(error.strerror or str(error)).lower()}"
         hint = "--runs names another folder for runs; what is in this one stays as it is"
         raise EmberlineError(fact, place=path, hint=hint) from error
