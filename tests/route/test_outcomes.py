@@ -81,6 +81,7 @@ def test_what_is_wanted_of_a_wrong_field_is_said(body, fact):
         (json.dumps({"outcomes": [outcome(1, value=None)]}).encode(), "outcomes.0.value"),
         (json.dumps({"outcomes": [outcome(1, unit="")]}).encode(), "outcomes.0.unit"),
         (json.dumps({"outcomes": [outcome(1, unit="x" * 257)]}).encode(), "outcomes.0.unit"),
+        (json.dumps({"outcomes": [outcome(1, unit=" u")]}).encode(), "outcomes.0.unit"),
         (json.dumps({"outcomes": [outcome(1, metric="no spaces")]}).encode(), "outcomes.0.metric"),
         (json.dumps({"outcomes": [outcome(1, colour="red")]}).encode(), "outcomes.0.colour"),
         (json.dumps({"outcomes": [1]}).encode(), "outcomes.0"),

@@ -27,7 +27,7 @@ _ID_WANTED = f"text of 1 to {_MAX_ID_BYTES} bytes"
 _WANTED = {
     "outcomes": f"a list of 1 to {MAX_OUTCOMES:,} outcomes",
     "event_id": _ID_WANTED,
-    "unit": _ID_WANTED,
+    "unit": f"{_ID_WANTED} without spaces around it, which headers lose,",
     "request_id": _ID_WANTED,
     "metric": "a name of at most 63 lower-case letters, digits and _, a letter first,",
     "value": "a number",
@@ -38,6 +38,12 @@ _WANTED = {
 def _short(text: str) -> str:
     if not 0 < len(text.encode()) <= _MAX_ID_BYTES:
         raise ValueError(f"1 to {_MAX_ID_BYTES} bytes are required")
+    return text
+
+
+def _bare(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("no spaces may be around it")
     return text
 
 
@@ -57,7 +63,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     event_id: Id
-    unit: Id
+    unit: Annotated[Id, AfterValidator(_bare)]
     request_id: Id | None = None
     metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     value: Annotated[float, Field(allow_inf_nan=False)]
