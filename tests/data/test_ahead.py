@@ -7,8 +7,8 @@ import pytest
 from emberline.data import Ahead
 
 
-def numbers(read, *, threads: int = 2, depth: int = 3, last: int = 20) -> Ahead:
-    return Ahead(read, lambda key: key + 1 if key < last else None, threads=threads, depth=depth)
+def numbers(read, decode=lambda value: value, *, threads: int = 2, depth: int = 3, last: int = 20) -> Ahead:
+    return Ahead(read, decode, lambda key: key + 1 if key < last else None, threads=threads, depth=depth)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -29,7 +29,7 @@ def test_the_next_few_are_read_while_the_caller_is_busy_and_no_more():
     ahead = numbers(slow)
     ahead(0)
     assert ready.wait(10)
-    assert sorted(read) == [0, 1, 2, 3]
+    assert read == [0, 1, 2, 3]
     assert ahead(1) == 1
     assert threading.current_thread() not in {thread for thread in threading.enumerate() if "ahead" in thread.name}
 
@@ -45,3 +45,15 @@ def test_what_a_read_raises_comes_where_it_was_asked_for():
     with pytest.raises(ValueError, match="row 2"):
         ahead(2)
     assert ahead(3) == 3
+
+
+def test_reading_is_in_turn_while_several_threads_decode():
+    read, both = [], threading.Barrier(2, timeout=10)
+
+    def decode(key):
+        both.wait()  # passes only where two threads are here at a time
+        return -key
+
+    ahead = numbers(lambda key: read.append(key) or key, decode, last=19)
+    assert [ahead(key) for key in range(20)] == [-key for key in range(20)]
+    assert read == list(range(20))

@@ -104,6 +104,17 @@ def test_a_worker_that_starts_in_mid_epoch_reads_no_row_group_before_its_place(t
     assert len(opened) <= 20  # each once in an epoch
 
 
+@pytest.mark.parametrize(("threads", "micro"), [(2, 4), (4, 4), (8, 4), (2, 40), (8, 40)])
+def test_threads_that_read_ahead_open_each_row_group_once_an_epoch(tmp_path, monkeypatch, threads, micro):
+    rows = ParquetRows(write(tmp_path, [3200], group_size=100), {"x": "x"}, "y", window=4)
+    opened = note_opened(monkeypatch)
+    plan = Plan(1, 3200, 1, 4 * micro, 4)
+    worker = Worker(rows, plan, 0, 1, threads=threads)
+    for step in range(plan.total_steps):
+        list(worker.read(step))
+    assert sorted(group.index for group in opened) == list(range(32))
+
+
 def image_bytes(color, form="JPEG"):
     file = io.BytesIO()
     Image.new("RGB", (4, 4), (color, 0, 0)).save(file, form)

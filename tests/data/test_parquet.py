@@ -7,10 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emberline.data import Splits, load, order_of
+from emberline.data import Splits, check_splits, load, order_of
 from emberline.data.parquet import ParquetRows
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
-from emberline.recipe import Data
+from emberline.recipe import Data, Input, Preprocessing
+from emberline.train.batches import Batches, Plan
+
+IDS = Preprocessing(inputs=(Input(name="x", shape=()),))
 
 
 @pytest.fixture
@@ -98,3 +101,22 @@ def test_what_is_wrong_names_file_row_group_and_column(folder):
     arguments = {"train": "nothing-*.parquet", "validation": "x", "inputs": {}, "label": "y"}
     with pytest.raises(MissingFile, match=r"nothing-\*.parquet: a Parquet file is not there"):
         load(Data(source="emberline.data.parquet:parquet", arguments=arguments), None)
+
+
+def test_a_label_out_of_range_names_file_row_group_and_row_also_where_rows_are_held_out(tmp_path):
+    y = np.zeros(100, int)
+    y[57] = 9
+    pq.write_table(pa.table({"x": np.arange(100.0), "y": y}), tmp_path / "a.parquet", row_group_size=20)
+    arguments = {"train": str(tmp_path / "a.parquet"), "inputs": {"x": "x"}, "label": "y"}
+    splits = load(Data(source="emberline.data.parquet:parquet", arguments=arguments), None)
+    with pytest.raises(
+        InvalidSetting, match=r"label of row \d+ \(.*a.parquet, row group 2, row 17 of it\) is 9; 0 to 2, an index"
+    ):
+        check_splits(splits, 3, "here")
+    batches = Batches(splits.train, Plan(1, 90, 1, 10, 1), IDS, 3, "here")
+    row = splits.train.labels.tolist().index(9)
+    assert row != 57
+    with pytest.raises(
+        InvalidSetting, match=rf"here: label of row {row} \(.*a.parquet, row group 2, row 17 of it\) is 9"
+    ):
+        batches.read(np.array([3, row]))

@@ -42,7 +42,7 @@ def test_no_shard_of_a_batch_norm_net_has_a_lone_row():
 
 
 def test_a_label_out_of_range_is_named_with_its_rows():
-    with pytest.raises(InvalidSetting, match="label of row 2 is 2; 0 to 1, an index into the recipe's labels"):
+    with pytest.raises(InvalidSetting, match="here: label of row 2 is 2; 0 to 1, an index into the recipe's labels"):
         batches(3, 3, 1, labels=2).read(np.array([0, 1, 2]))
 
 

@@ -19,7 +19,8 @@ class Rows(Protocol):
     Rows may also have `labels`, a sequence of all labels: then their range is checked before training starts;
     `order(seed, epoch)`, a permutation of their own that suits how they are stored; and `groups`, a sequence of numbers
     that tells which rows are one request's candidates: then cascades of rankings are judged request by request. And
-    `digest()`, as `emberline.data.identity` has it: then the model card says which rows were learnt from.
+    `digest()`, as `emberline.data.identity` has it: then the model card says which rows were learnt from. And
+    `place(index)`: then errors say where a row is kept.
 
     A row's label is the number of its class, or what `emberline.data.targets` says of the recipe's task.
     """
@@ -67,6 +68,13 @@ class ArrayRows:
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "ArrayRows":
         groups = None if self.groups is None else self.groups[indices]
         return ArrayRows({name: values[indices] for name, values in self.inputs.items()}, self.labels[indices], groups)
+
+
+def told(rows: Rows, index: int) -> str:
+    """What errors call a row: by number, and by where it is kept where its rows tell."""
+    tell = getattr(rows, "place", None)
+    kept = str(tell(index)) if tell is not None else ""
+    return f"row {index}" + (f" ({kept})" if kept else "")
 
 
 def telling_rows(rows: Rows) -> list[int]:

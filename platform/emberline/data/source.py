@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emberline.data.rows import Splits
+from emberline.data.rows import Rows, Splits, told
 from emberline.data.subset import sample
 from emberline.errors import EmberlineError, InvalidSetting
 from emberline.recipe import PICTURE_TASKS, Data, Task
@@ -69,15 +70,24 @@ def check_splits(splits: Splits, num_classes: int, place: str, task: Task = "cla
             raise EmberlineError(f"split {split!r} has zero rows", place=place, hint=hint)
         labels = None if task in PICTURE_TASKS else getattr(rows, "labels", None)
         if labels is not None:
-            check_labels(np.asarray(labels), num_classes, f"{place}, split {split!r}")
+            whole = np.asarray(labels)
+            check_labels(whole, num_classes, f"{place}, split {split!r}", rows, np.arange(len(whole)))
 
 
-def check_labels(labels: "np.typing.NDArray[np.int64]", num_classes: int, place: str) -> None:
-    """Raises when a label is negative or no index of a class; names the first such row."""
+def check_labels(
+    labels: NDArray[np.int64], num_classes: int, place: str, rows: Rows, indices: NDArray[np.int64]
+) -> None:
+    """Raises when a label is negative or no index of a class; names the first such row.
+
+    Args:
+        num_classes: 0 where they are not known, then only negative labels are refused.
+        rows: whose labels they are.
+        indices: of the labels' rows.
+    """
     limit = num_classes or np.iinfo(np.int64).max
     bad = np.flatnonzero((labels < 0) | (labels >= limit))
     if bad.size:
-        row = int(bad[0])
+        label, row = int(labels[bad[0]]), int(indices[bad[0]])
         hint = "name every class in the recipe's labels, in the order of their numbers, or mend the source"
         required = f"0 to {num_classes - 1}, an index into the recipe's labels," if num_classes else "0 or more"
-        raise InvalidSetting(place, f"label of row {row}", int(labels[row]), required, hint=hint)
+        raise InvalidSetting(place, f"label of {told(rows, row)}", label, required, hint=hint)

@@ -9,7 +9,7 @@ Legend of shapes: B rows of one shard.
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from emberline import assets
 from emberline.data import Ahead, Rows, Splits, order_of
-from emberline.data.rows import Instance, telling_rows
+from emberline.data.rows import Instance, telling_rows, told
 from emberline.data.source import check_labels
 from emberline.data.targets import BadTarget, Targets, targets_of
 from emberline.errors import EmberlineError
@@ -147,7 +147,7 @@ class Batches:
         own = partial(order_of, rows) if groups is None else groups.order
         self._order = lru_cache(maxsize=2)(lambda epoch: own(plan.seed, epoch))
         self._parts: Callable[[int], Sequence[Bounds]] = lambda _step: ()
-        self._ahead = Ahead(self._read_part, self._following, threads=threads, depth=ahead)
+        self._ahead = Ahead(self._fetch_part, self._made, self._following, threads=threads, depth=ahead)
 
     def follow(self, parts: Callable[[int], Sequence[Bounds]]) -> None:
         """Tells which parts of a step will be asked for, in their order, so that they are read ahead."""
@@ -157,10 +157,10 @@ class Batches:
         """Inputs and labels of a part of a step's rows, at least one."""
         return self._ahead((step, bounds))
 
-    def _read_part(self, key: tuple[int, Bounds]) -> tuple[Inputs, torch.Tensor]:
+    def _fetch_part(self, key: tuple[int, Bounds]) -> "Fetched":
         step, (low, high) = key
         first = step % self.plan.steps_per_epoch * self.plan.batch_size
-        return self.read(self._order(self.plan.epoch_of(step))[first + low : first + high])
+        return self._fetch(self._order(self.plan.epoch_of(step))[first + low : first + high])
 
     def _following(self, key: tuple[int, Bounds]) -> tuple[int, Bounds] | None:
         step, bounds = key
@@ -173,14 +173,40 @@ class Batches:
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Inputs, torch.Tensor]:
         """Inputs and labels of some rows; of a ranking, of some groups."""
+        return self._made(self._fetch(indices))
+
+    def _fetch(self, indices: NDArray[np.int64]) -> "Fetched":
         if self._groups is None:
-            inputs, labels = self._prepare(self.rows, indices)
-            if self._task not in PICTURE_TASKS:  # their labels are looked at row by row
-                check_labels(labels, self.num_classes, f"{self._place}, among rows {_few(indices)}")
-            return inputs, torch.from_numpy(labels)
-        inputs, grades = self._prepare.groups(self.rows, self._groups, indices)
-        check_labels(grades[grades != ABSENT], self.num_classes, f"{self._place}, among groups {_few(indices)}")
-        return inputs, torch.from_numpy(grades)
+            return self._prepare.fetch(self.rows, indices)
+        return self._prepare.fetch_groups(self.rows, self._groups, indices)
+
+    def _made(self, fetched: "Fetched") -> tuple[Inputs, torch.Tensor]:
+        inputs, labels = self._prepare.made(self.rows, fetched)
+        if self._task not in PICTURE_TASKS:  # their labels are looked at row by row
+            own = labels != ABSENT if fetched.fills is not None else np.ones(len(labels), bool)
+            check_labels(labels[own], self.num_classes, self._place, self.rows, fetched.matrix[own])
+        return inputs, torch.from_numpy(labels)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Rows as their source gives them, not decoded yet.
+
+    Attributes:
+        indices: of the rows, (N,).
+        labels: (N,).
+        fills: of groups of L rows, which of them only fill up, (B, L); None where rows have no groups.
+    """
+
+    indices: NDArray[np.int64]
+    instances: Sequence[Instance]
+    labels: Sequence[Any]
+    fills: NDArray[np.bool_] | None = None
+
+    @property
+    def matrix(self) -> NDArray[np.int64]:
+        """The rows' indices in the shape of the labels that are made: (N,), or (B, L)."""
+        return self.indices if self.fills is None else self.indices.reshape(self.fills.shape)
 
 
 class Prepare:
@@ -198,6 +224,18 @@ class Prepare:
 
     def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[Any]]:
         """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
+        return self.made(rows, self.fetch(rows, indices))
+
+    def groups(self, rows: Rows, groups: Groups, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
+        """Inputs of some groups' rows one after the other, and labels by group: (B, L), -1 where a row fills up.
+
+        Raises:
+            EmberlineError: as for rows, and for a negative label, which would pass for no row.
+        """
+        return self.made(rows, self.fetch_groups(rows, groups, indices))
+
+    def fetch(self, rows: Rows, indices: NDArray[np.int64]) -> Fetched:
+        """Some rows as the source gives them."""
         labels: list[Any] = []
         instances: list[Instance] = []
         with _READING:
@@ -210,25 +248,27 @@ class Prepare:
                     raise
                 except Exception as error:  # a user's own code may raise anything, and would again
                     raise self._unreadable(rows, index, error) from error
-        arrays = self._decode(rows, indices, instances)
+        return Fetched(indices, instances, labels)
+
+    def fetch_groups(self, rows: Rows, groups: Groups, indices: NDArray[np.int64]) -> Fetched:
+        """The rows of some groups, all groups of one length."""
+        members, fills = groups.rows_of(indices)
+        return replace(self.fetch(rows, members.reshape(-1)), fills=fills)
+
+    def made(self, rows: Rows, fetched: Fetched) -> tuple[Inputs, NDArray[Any]]:
+        """Inputs and labels of fetched rows; called by several threads at a time."""
+        arrays = self._decode(rows, fetched.indices, fetched.instances)
         try:
-            targets = self._targets.of(labels, arrays[0].shape[-2:])
+            labels = self._targets.of(fetched.labels, arrays[0].shape[-2:])
         except BadTarget as error:
             hint = "a row's label is what `emberline.data.targets` says of the recipe's task"
-            place = self._where(rows, int(indices[error.row]))
+            place = self._where(rows, int(fetched.indices[error.row]))
             raise EmberlineError(f"label: {error}", place=place, hint=hint) from error
-        return tuple(torch.from_numpy(array) for array in arrays), targets
-
-    def groups(self, rows: Rows, groups: Groups, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[np.int64]]:
-        """Inputs of some groups' rows one after the other, and labels by group: (B, L), -1 where a row fills up.
-
-        Raises:
-            EmberlineError: as for rows, and for a negative label, which would pass for no row.
-        """
-        members, fills = groups.rows_of(indices)
-        inputs, labels = self(rows, members.reshape(-1))
-        check_labels(labels, 0, f"{self._place}, among rows {_few(members.reshape(-1))}")
-        return inputs, np.where(fills, ABSENT, labels.reshape(members.shape))
+        inputs = tuple(torch.from_numpy(array) for array in arrays)
+        if fetched.fills is None:
+            return inputs, labels
+        check_labels(labels, 0, self._place, rows, fetched.indices)
+        return inputs, np.where(fetched.fills, ABSENT, labels.reshape(fetched.fills.shape))
 
     def _decode(
         self, rows: Rows, indices: NDArray[np.int64], instances: Sequence[Instance]
@@ -255,10 +295,7 @@ class Prepare:
         )
 
     def _where(self, rows: Rows, index: int) -> str:
-        """The row by number, and by file where its rows tell."""
-        tell = getattr(rows, "place", None)
-        kept = str(tell(index)) if tell is not None else ""
-        return f"{self._place}, row {index}" + (f" ({kept})" if kept else "")
+        return f"{self._place}, {told(rows, index)}"
 
 
 def check_rows(splits: Splits, recipe: Recipe) -> None:
@@ -286,7 +323,3 @@ def _random_states() -> tuple[object, ...]:
 def place_of(recipe: Recipe, split: str) -> str:
     """What errors call a split: by its source, as those of labels do."""
     return f"{recipe.data.source}, split {split!r}"
-
-
-def _few(indices: NDArray[np.int64], shown: int = 3) -> str:
-    return ", ".join(map(str, indices[:shown].tolist())) + (", …" if len(indices) > shown else "")
