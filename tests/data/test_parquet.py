@@ -9,9 +9,10 @@ import pytest
 
 from emberline.data import Splits, check_splits, load, order_of
 from emberline.data.parquet import ParquetRows
+from emberline.data.subset import Subset
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
 from emberline.recipe import Data, Input, Preprocessing
-from emberline.train.batches import Batches, Plan
+from emberline.train.batches import Batches, Plan, Prepare
 
 IDS = Preprocessing(inputs=(Input(name="x", shape=()),))
 
@@ -120,3 +121,73 @@ def test_a_label_out_of_range_names_file_row_group_and_row_also_where_rows_are_h
         InvalidSetting, match=rf"here: label of row {row} \(.*a.parquet, row group 2, row 17 of it\) is 9"
     ):
         batches.read(np.array([3, row]))
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "pad_to"),
+    [
+        (pa.list_(pa.float32()), {}),
+        (pa.list_(pa.float32(), 2), {}),
+        (pa.large_list(pa.int64()), {}),
+        (pa.list_(pa.float32()), {"x": 3}),
+        (pa.list_(pa.int64()), {"x": 3}),
+    ],
+)
+def test_empty_values_in_lists_are_counted_with_their_row_group_and_column(tmp_path, kind, statistics, pad_to):
+    lists = pa.array([[1, 2], [3, 4], [5, None], [None, None]], kind)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": lists, "y": [0] * 4}), path, row_group_size=2, write_statistics=statistics)
+    found = r"a.parquet, row group 1: column 'x' has 3 empty values in its lists\nhint: put a number in each place"
+    if statistics and not pad_to:
+        with pytest.raises(EmberlineError, match=found):
+            ParquetRows([path], {"x": "x"}, "y")
+    else:
+        source = ParquetRows([path], {"x": "x"}, "y", pad_to=pad_to)
+        assert list(source[1][0]["x"])[:2] == [3, 4]
+        with pytest.raises(EmberlineError, match=found):
+            source[2]
+
+
+def test_empty_values_are_found_at_the_start_in_inputs_and_labels_and_empty_lists_are_none(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = {"x": [1.0, 2.0, None], "y": [0, None, 1], "words": [[1], [], [2, 3]], "z": [0, 1, 2]}
+    pq.write_table(pa.table(table), path, row_group_size=2)
+    with pytest.raises(EmberlineError, match=r"row group 1: column 'x' has 1 empty values\nhint: fill them"):
+        ParquetRows([path], {"x": "x"}, "z")
+    with pytest.raises(EmberlineError, match=r"row group 0: column 'y' has 1 empty values\nhint: fill them"):
+        ParquetRows([path], {"words": "words"}, "y")
+    assert ParquetRows([path], {"words": "words"}, "z")[1][0]["words"] == []
+
+
+def test_a_flipped_bit_is_found_where_pages_have_checksums(tmp_path):
+    path, x = tmp_path / "a.parquet", np.arange(1000.0)
+    plain = {"compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table({"x": x, "y": [0] * 1000}), path, write_page_checksum=True, **plain)
+    content = bytearray(path.read_bytes())
+    content[content.index(x[500:502].tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        EmberlineError, match=r"row group 0: column 'x', 'y' cannot be read: .*CRC.*\nhint: the file is"
+    ):
+        ParquetRows([path], {"x": "x"}, "y")[0]
+
+
+@pytest.mark.parametrize("size", [0, 6, 300, -5])
+def test_a_file_that_is_not_whole_is_named_with_a_remedy(folder, size):
+    path = folder / "part-0.parquet"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        EmberlineError, match=r"part-0.parquet: cannot be read as Parquet: .*\nhint: the file is not whole"
+    ):
+        ParquetRows([path], {"x": "x"}, "y")
+
+
+def test_a_wrong_value_names_column_and_input_where_they_differ(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"jpeg": [1.0, -1.0], "x": [1.0, -1.0], "y": [0, 0]}), path)
+    for name, column, told in (("image", "jpeg", r"column jpeg \(input image\): value -1"), ("x", "x", "x: value -1")):
+        rows = Subset(ParquetRows([path], {name: column}, "y"), np.array([1, 0]))
+        least = Preprocessing(inputs=(Input(name=name, shape=(), minimum=0),))
+        with pytest.raises(EmberlineError, match=rf"row 0 \(.*row 1 of it\): {told} is below the minimum 0\nhint: "):
+            Prepare(least, "here")(rows, np.array([1, 0]))

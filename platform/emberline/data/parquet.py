@@ -6,7 +6,7 @@ middle of an epoch opens the groups of its place and none before.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -55,7 +55,8 @@ class ParquetRows:
         group: the column of whole numbers whose rows of one number are one request's candidates, for rankings.
 
     Raises:
-        EmberlineError: a file is no Parquet, or lacks a column, or has it of another type than the files before.
+        EmberlineError: a file is no Parquet, or lacks a column, has it of another type than the files before, or has
+            nulls in it by its footer's statistics. Without them nulls are found when their row group is read.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ParquetRows:
     ) -> None:  # fmt: skip
         self._inputs, self._label, self._window, self._group = dict(inputs), label, window, group
         self._pad_to = dict(pad_to or {})
-        self._row_groups = _row_groups(paths, self._inputs, [label, group] if group else [label])
+        self._row_groups = _row_groups(paths, self._inputs, [label, group] if group else [label], self._pad_to)
         self._ends = np.cumsum([one.num_rows for one in self._row_groups], dtype=np.int64)
         self._open: OrderedDict[int, tuple[Columns, NDArray[np.int64]]] = OrderedDict()
         self._lock = Lock()
@@ -92,6 +93,10 @@ class ParquetRows:
         """File, row group and row within it."""
         number, row = self._find(index)
         return f"{self._row_groups[number].place}, row {row} of it"
+
+    def column_of(self, name: str) -> str | None:
+        """The column of an input."""
+        return self._inputs.get(name)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -180,16 +185,22 @@ def _matching(pattern: str) -> list[Path]:
     return paths
 
 
-def _row_groups(paths: Sequence[Path], inputs: Mapping[str, str], numbers: Sequence[str]) -> list[Group]:
-    """The row groups of all files, once the columns that are asked for are seen to be there and alike."""
+def _row_groups(
+    paths: Sequence[Path], inputs: Mapping[str, str], numbers: Sequence[str], pad_to: Container[str]
+) -> list[Group]:
+    """The row groups of all files, once the columns that are asked for are seen to be there, alike and without holes.
+
+    Args:
+        numbers: columns that are no inputs.
+        pad_to: inputs whose lists may be empty.
+    """
     groups: list[Group] = []
     first: dict[str, tuple[pa.DataType, Path]] = {}
+    holes: list[tuple[Group, str]] = []
+    filled = [column for name, column in inputs.items() if name not in pad_to]
     for path in paths:
-        try:
-            metadata = pq.read_metadata(path)
-            schema = metadata.schema.to_arrow_schema()
-        except (OSError, pa.ArrowException) as error:
-            raise EmberlineError(f"cannot be read as Parquet: {error}", place=path) from error
+        metadata = _footer(path)
+        schema = metadata.schema.to_arrow_schema()
         place = f"{path}, row group {f'0 to {metadata.num_row_groups - 1}' if metadata.num_row_groups > 1 else 0}"
         for column in (*inputs.values(), *numbers):
             if column not in schema.names:
@@ -201,8 +212,36 @@ def _row_groups(paths: Sequence[Path], inputs: Mapping[str, str], numbers: Seque
                 fact = f"column {column!r} is of type {kind}; {known} is required, as in {where}"
                 raise EmberlineError(fact, place=place, hint="write all files with one schema")
             _require_type(column, kind, place, is_label=column in numbers)
-        groups += [Group(path, index, metadata.row_group(index).num_rows) for index in range(metadata.num_row_groups)]
+        leaves = [(column, leaf) for column in (*filled, *numbers) for leaf in _leaves(metadata, column)]
+        for index in range(metadata.num_row_groups):
+            told = metadata.row_group(index)
+            groups.append(Group(path, index, told.num_rows))
+            holes += [(groups[-1], column) for column, leaf in leaves if _may_have_nulls(told.column(leaf))]
+    for group, column in holes:
+        _read_columns(group, [column])  # raises with the true count: statistics count empty lists too
     return groups
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        metadata = pq.read_metadata(path)
+        metadata.schema.to_arrow_schema()
+    except (OSError, pa.ArrowException) as error:
+        hint = "the file is not whole, damaged, or no Parquet; write or copy it again"
+        raise EmberlineError(f"cannot be read as Parquet: {error}", place=path, hint=hint) from error
+    return metadata
+
+
+def _leaves(metadata: pq.FileMetaData, column: str) -> list[int]:
+    """Numbers of the column chunks that a column's values, or those of its lists, are in."""
+    paths = [metadata.schema.column(number).path for number in range(len(metadata.schema))]
+    return [number for number, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
+
+
+def _may_have_nulls(chunk: pq.ColumnChunkMetaData) -> bool:
+    """Whether statistics count nulls in a column chunk; False where it has none."""
+    told = chunk.statistics
+    return bool(told is not None and told.has_null_count and told.null_count)
 
 
 def _require_type(column: str, kind: pa.DataType, place: str, *, is_label: bool) -> None:
@@ -213,7 +252,7 @@ def _require_type(column: str, kind: pa.DataType, place: str, *, is_label: bool)
             f"labels {column!r} are of type {kind}; whole numbers are required", place=place, hint=hint
         )
     inner = kind
-    while pa.types.is_list(inner) or pa.types.is_large_list(inner) or pa.types.is_fixed_size_list(inner):
+    while _is_list(inner):
         inner = inner.value_type
     flat = inner is kind and any(
         test(kind)
@@ -227,7 +266,7 @@ def _require_type(column: str, kind: pa.DataType, place: str, *, is_label: bool)
 def _read_columns(group: Group, columns: Sequence[str]) -> list[pa.ChunkedArray]:
     """Some columns of a row group; the others stay on the disk."""
     try:
-        with pq.ParquetFile(group.path) as file:
+        with pq.ParquetFile(group.path, page_checksum_verification=True) as file:
             table = file.read_row_group(group.index, columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as error:
         named = ", ".join(map(repr, columns))
@@ -237,7 +276,29 @@ def _read_columns(group: Group, columns: Sequence[str]) -> list[pa.ChunkedArray]
         if empty := table.column(column).null_count:
             hint = "fill them, or leave those rows out of the file"
             raise EmberlineError(f"column {column!r} has {empty} empty values", place=group.place, hint=hint)
+        if empty := _nulls_within(table.column(column)):
+            hint = (
+                "put a number in each place of the lists, or leave those rows out of the file; `pad_to` fills ends only"
+            )
+            raise EmberlineError(
+                f"column {column!r} has {empty} empty values in its lists", place=group.place, hint=hint
+            )
     return [table.column(column) for column in columns]
+
+
+def _nulls_within(column: pa.ChunkedArray) -> int:
+    """Nulls in a column's lists, however deep."""
+    count = 0
+    for chunk in column.chunks:
+        values = chunk
+        while _is_list(values.type):
+            values = values.flatten()
+            count += values.null_count
+    return count
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 class _Lazy(Sequence[Any]):

@@ -20,7 +20,7 @@ class Rows(Protocol):
     `order(seed, epoch)`, a permutation of their own that suits how they are stored; and `groups`, a sequence of numbers
     that tells which rows are one request's candidates: then cascades of rankings are judged request by request. And
     `digest()`, as `emberline.data.identity` has it: then the model card says which rows were learnt from. And
-    `place(index)`: then errors say where a row is kept.
+    `place(index)` and `column_of(input)`: then errors say where a row and an input are kept.
 
     A row's label is the number of its class, or what `emberline.data.targets` says of the recipe's task.
     """
@@ -75,6 +75,13 @@ def told(rows: Rows, index: int) -> str:
     tell = getattr(rows, "place", None)
     kept = str(tell(index)) if tell is not None else ""
     return f"row {index}" + (f" ({kept})" if kept else "")
+
+
+def input_told(rows: Rows, name: str) -> str:
+    """What errors call an input: by its column too, where rows tell one of another name."""
+    tell = getattr(rows, "column_of", None)
+    column = tell(name) if tell is not None else None
+    return name if column in (None, name) else f"column {column} (input {name})"
 
 
 def telling_rows(rows: Rows) -> list[int]:

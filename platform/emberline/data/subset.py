@@ -46,6 +46,11 @@ class Subset:
         tell = getattr(self._rows, "place", None)
         return str(tell(int(self._indices[index]))) if tell is not None else ""
 
+    def column_of(self, name: str) -> str | None:
+        """The column an input is kept in; None where the rows do not tell."""
+        tell = getattr(self._rows, "column_of", None)
+        return tell(name) if tell is not None else None
+
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """All labels.

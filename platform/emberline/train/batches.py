@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from emberline import assets
 from emberline.data import Ahead, Rows, Splits, order_of
-from emberline.data.rows import Instance, telling_rows, told
+from emberline.data.rows import Instance, input_told, telling_rows, told
 from emberline.data.source import check_labels
 from emberline.data.targets import BadTarget, Targets, targets_of
 from emberline.errors import EmberlineError
@@ -283,7 +283,8 @@ class Prepare:
                 prepared.append(self._apply(instance))
             except self._module.InvalidInput as error:
                 hint = "the recipe's preprocessing.inputs say what each row must hold"
-                raise EmberlineError(str(error), place=self._where(rows, index), hint=hint) from error
+                fact = f"{input_told(rows, error.field)}: {error.fact}"
+                raise EmberlineError(fact, place=self._where(rows, index), hint=hint) from error
             except Exception as error:  # nor is it known what a decoder raises at damaged bytes
                 raise self._unreadable(rows, index, error) from error
         return tuple(self._module.stack(prepared))
