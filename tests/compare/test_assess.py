@@ -1,11 +1,14 @@
 """From observations to verdicts; pure, so numbers are given by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from emberline.compare.assess import assess
 from emberline.compare.moments import Moments
 from emberline.compare.observations import Arm, Observations
 from emberline.compare.table import headline, weight_heading
+from emberline.compare.validity import may_be_a_rate
 from emberline.rollout.phases import leave
 
 
@@ -34,6 +37,21 @@ def test_an_interval_of_rates_ends_where_differences_of_rates_do(made):
     assert low.metrics[0].lower == -1.0 < low.metrics[0].upper
     assert high.metrics[0].upper == 1.0 > high.metrics[0].lower
     assert (low.metrics[0].side, high.metrics[0].side) == ("below", "above")
+
+
+@pytest.mark.parametrize("values", [Moments(500, 3.4, 500.0), Moments(500, -0.1, 1.0), Moments(500, 0.5, 500 * 0.26)])
+def test_values_that_are_no_rates_make_a_rate_invalid(made, values):
+    seen = both(replace(arm(500), metrics={**arm(500).metrics, "correct": values}), arm(500))
+    look = assess(made.in_step(2), seen, 1100.0)
+    assert look.verdict == "invalid"
+    assert any(
+        "correct is of kind: rate, and its values in int8 are not all from 0 to 1" in one for one in look.reasons
+    )
+
+
+def test_values_of_0_and_1_spread_as_wide_as_a_rate_can():
+    assert may_be_a_rate(Moments.of(1000, 300.0, 1000 * 0.3 * 0.7))
+    assert may_be_a_rate(Moments())
 
 
 def test_superiority_is_not_claimed_without_a_difference(made):

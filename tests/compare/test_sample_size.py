@@ -55,6 +55,8 @@ def test_a_plan_covers_the_last_step_and_the_shadow(made):
     ("changes", "key"),
     [
         ({"difference": -0.05}, "--difference"),
+        ({"difference": -0.05 - 1e-11}, "--difference"),  # more units than there are people
+        ({"expected_disagreement": 0.05 - 1e-13}, "--disagreement"),
         ({"difference": float("nan")}, "--difference"),
         ({"difference": float("inf")}, "--difference"),
         ({"difference": 0.2}, "--difference"),  # a rate of 1.1
@@ -86,6 +88,14 @@ def test_the_verb_refuses_what_no_plan_can_use_with_a_hint(options, key):
         plan_verb(**options)
     assert caught.value.key == key
     assert caught.value.hint
+
+
+def test_a_ratio_is_planned_by_the_deviation_of_its_linearised_value_and_by_nothing_else(made):
+    ratio = made.experiment(primary={"metric": "correct", "kind": "ratio", "per": "requests", "margin": -0.05})
+    with pytest.raises(InvalidOption, match="--deviation is not given; the standard deviation of a unit's linearised value"):
+        plan(ratio)
+    mean = made.experiment(primary={"metric": "correct", "kind": "mean", "margin": -0.05})
+    assert plan(ratio, deviation=2.0).cap_units == plan(mean, deviation=2.0).cap_units
 
 
 def test_no_plan_is_so_small_that_a_variant_could_not_show_an_interval(made):

@@ -53,6 +53,23 @@ def test_of_an_events_rows_the_first_received_counts_though_a_later_one_tells_an
     assert {arm.metrics["correct"].mean for arm in observe(running, traffic.data).arms.values()} == {1.0}
 
 
+def test_an_event_counts_for_the_metric_that_it_was_first_told_of(made, traffic):
+    running = made.in_step(2)
+    rows = traffic.send(running, 60, outcomes=False)
+    clicks = [{**traffic.outcome(row, 1.0), "metric": "clicks", "received_us": 5} for row in rows]
+    again = [{**traffic.outcome(row, 1.0), "received_us": 6} for row in rows]
+    traffic.write("outcomes", clicks + again, made.OUTCOMES)
+    assert seen_traffic(running, traffic.data, NOW).control.count == 0
+    assert not any("correct" in arm.metrics for arm in observe(running, traffic.data).arms.values())
+
+
+def test_two_units_may_use_the_same_event_id(made, traffic):
+    running = made.in_step(2)
+    rows = traffic.send(running, 60, outcomes=False)
+    traffic.write("outcomes", [{**traffic.outcome(row, 1.0), "event_id": "e"} for row in rows], made.OUTCOMES)
+    assert sum(arm.metrics["correct"].count for arm in observe(running, traffic.data).arms.values()) == 60
+
+
 def test_outcomes_of_an_earlier_version_do_not_tell_when_they_were_received_and_count(made, traffic):
     running = made.in_step(2)
     rows = traffic.send(running, 60, outcomes=False)

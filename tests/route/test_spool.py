@@ -112,9 +112,9 @@ def test_a_line_that_cannot_be_read_is_named_and_its_neighbours_are_kept(tmp_pat
 def test_an_id_counts_once_a_generation_also_after_a_crash(tmp_path, spool, new_shipper):
     log = spool.begin()
     append(log, [1, 2, 1])
-    new_shipper(unique="id").ship(lambda _: True)
+    new_shipper(unique=("id",)).ship(lambda _: True)
     append(log, [2, 3])
-    new_shipper(unique="id").ship(lambda _: False)
+    new_shipper(unique=("id",)).ship(lambda _: False)
     assert shipped(tmp_path) == [1, 2, 3]
 
 

@@ -49,6 +49,16 @@ def test_rows_are_hashed_partitioned_and_taken_once(tmp_path):
         assert "unit" in pq.read_schema(written).names
 
 
+def test_a_file_taken_again_stays_as_it_was_first_received(tmp_path):
+    path = write(tmp_path / "export.parquet", event_id=["a"], unit=["u"], metric=["correct"], value=pa.array([1.0]))
+    outcomes(path, data=tmp_path / "data", new=True)
+    (taken,) = (tmp_path / "data/outcomes").rglob("*.parquet")
+    before = taken.read_bytes(), taken.stat().st_mtime_ns
+    outcomes(path, data=tmp_path / "data")
+    assert [one for one in (tmp_path / "data/outcomes").rglob("*") if one.is_file()] == [taken]
+    assert (taken.read_bytes(), taken.stat().st_mtime_ns) == before
+
+
 @pytest.fixture
 def far_from_utc(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")

@@ -21,7 +21,7 @@ def plan(
         experiment: The Experiment file; by default the demo's.
         baseline: The control's rate of the primary metric, for a rate or an exceedance; else what --data says, or 0.95.
         difference: True difference, treatment minus control, to plan for; 0 asks what proves non-inferiority.
-        deviation: Standard deviation of one unit's value, for a mean.
+        deviation: Standard deviation of one unit's value, for a mean; of its linearised value, for a ratio.
         power: Probability that the experiment then ends with a decision.
         units_per_day: New units that reach the router a day.
         disagreement: Share of shadow pairs expected to disagree.

@@ -66,7 +66,7 @@ def route(
         unit_header: Headers that experiments may take units from.
         holdout: Share of units that no experiment gets, of any model.
         processes: Envoys that share the port; a dead one then costs its requests in flight alone.
-        tls_cert: Certificate (chain) to serve by TLS with, PEM; a replaced file is taken at once.
+        tls_cert: Certificate (chain) to serve by TLS with, PEM; another one is taken once a rename put it there.
         tls_key: Its key.
         api_keys: YAML file of `client: key`; each request must bring one as x-api-key. SIGHUP has it read again.
         jwks: File of the keys that sign JSON Web Tokens; each request must bring a token.

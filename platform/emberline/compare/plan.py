@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 from emberline.compare.metrics import MIN_UNITS, planned_units
-from emberline.compare.sample_size import pairs_to_certify, units_at_any_look, units_for_margin
+from emberline.compare.sample_size import TooMany, pairs_to_certify, units_at_any_look, units_for_margin
 from emberline.compare.traffic import Traffic
 from emberline.errors import InvalidOption
 from emberline.experiment import TOTAL_WEIGHT, Experiment
 
 _OR_DATA = "--data takes it from recent traffic"
+_LINEARISED = "of (y - ratio * x) / mean x, with the control's ratio and mean: y and x are a unit's two sums"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,16 @@ def plan_experiment(
             hint = "a version that disagrees as often as that is never let through"
             raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=hint)
     alpha = spec.alpha
-    cap_units = units_at_any_look(variance, distance, share, alpha=alpha, power=power)
+    try:
+        cap_units = units_at_any_look(variance, distance, share, alpha=alpha, power=power)
+    except TooMany as error:
+        required = f"a difference further from the margin {spec.primary.margin:g}, beside how much values spread,"
+        raise InvalidOption(place, "--difference", difference, required, hint=str(error)) from error
+    try:
+        pairs = tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits)
+    except TooMany as error:
+        required = "a share that pairs can tell from the shadow's limit"
+        raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=str(error)) from error
     # below it nothing is decided: each variant must have shown MIN_UNITS
     least = math.ceil(MIN_UNITS / min(share, 1 - share)) if 0 < share < 1 else 2 * MIN_UNITS
     return Plan(
@@ -87,7 +97,7 @@ def plan_experiment(
         fixed_units=max(least, units_for_margin(variance, distance, share, alpha=alpha, power=power)),
         cap_units=max(least, cap_units),
         planned_units=planned_units(experiment),
-        pairs=tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits),
+        pairs=pairs,
     )
 
 
@@ -105,10 +115,12 @@ def from_traffic(
 
 
 def _variance(place: str, kind: str, baseline: float, deviation: float | None) -> float:
-    if kind == "mean":
+    if kind in {"mean", "ratio"}:
         if deviation is None or not 0 < deviation < math.inf:
-            required = "the standard deviation of a unit's value"
-            raise InvalidOption(place, "--deviation", deviation, required, hint=_OR_DATA)
+            required, hint = "the standard deviation of a unit's value", _OR_DATA
+            if kind == "ratio":
+                required, hint = "the standard deviation of a unit's linearised value", _LINEARISED
+            raise InvalidOption(place, "--deviation", deviation, required, hint=hint)
         return deviation**2
     if deviation is not None:
         raise InvalidOption(

@@ -95,24 +95,30 @@ FROM units GROUP BY variant, crossed
 """
 
 
-def reported(metrics: Sequence[str], until_us: int, key: Key, where: str = "TRUE") -> str:
-    """Outcomes of some metrics, copies included."""
-    names = ", ".join(f"'{name}'" for name in metrics)
+def reported(key: Key, where: str = "TRUE") -> str:
+    """All outcomes, copies included. An event id is its unit's: two units may have the same one."""
     return f"""
-    SELECT {key("event_id")} AS event, {key("unit")} AS unit,
+    SELECT {key("unit || event_id")} AS event, {key("unit")} AS unit,
         CASE WHEN request_id IS NOT NULL THEN {key("request_id")} END AS request, metric, value, time_us,
         coalesce(received_us, time_us) AS received_us
-    FROM outcomes WHERE metric IN ({names}) AND time_us < {until_us} AND {where}"""  # noqa: S608 - same
+    FROM outcomes WHERE {where}"""  # noqa: S608 - same
 
 
 REPORTED_COPIES = "SELECT count(*), count(DISTINCT event) FROM reported"
 
-REPORTED_ONCE = """
-SELECT event, unit, request, metric, value, time_us FROM (
-    SELECT *, row_number() OVER (PARTITION BY event ORDER BY received_us, time_us, metric, value) AS place FROM reported
-) numbered WHERE place = 1
-"""
+REPORTED_ONCE = """(SELECT * FROM (
+        SELECT *, row_number() OVER (PARTITION BY event ORDER BY received_us, time_us, metric, value) AS place
+        FROM reported
+    ) numbered WHERE place = 1) firsts"""
 """Of an event's rows the first that arrived counts; rows of earlier versions do not tell, and go by their own time."""
+
+
+def asked_for(metrics: Sequence[str], until_us: int, source: str) -> str:
+    """Outcomes of some metrics, of a source in which each event is once: whichever metric it was first told of."""
+    names = ", ".join(f"'{name}'" for name in metrics)
+    return f"""
+    SELECT event, unit, request, metric, value, time_us
+    FROM {source} WHERE metric IN ({names}) AND time_us < {until_us}"""  # noqa: S608 - same
 
 
 def belonging(unit_hint: str = "", request_hint: str = "") -> str:

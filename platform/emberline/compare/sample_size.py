@@ -15,6 +15,10 @@ from emberline.compare.disagreement import share_of
 _LARGEST = 1 << 40
 
 
+class TooMany(ValueError):
+    """No number of units that anybody has would decide."""
+
+
 def units_per_arm(baseline: float, treatment: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
     """Units per arm of a two-sided test, looked at once, that finds a rate differing from `baseline`.
 
@@ -47,6 +51,9 @@ def units_at_any_look(
     """Units of both arms at which the confidence sequence, tuned to that number, has the power at its last look alone.
 
     Earlier looks only add to the power, so this is a cap, not the expectation: that lies near half of it.
+
+    Raises:
+        TooMany: the distance is too small beside the variance.
     """
     scale = variance * (1 / share + 1 / (1 - share))
 
@@ -59,7 +66,11 @@ def units_at_any_look(
 
 
 def pairs_to_certify(below: float, expected: float, *, alpha: float = 0.05) -> int:
-    """Shadow pairs that certify a disagreement rate to be `below` when it is `expected`; needs expected < below."""
+    """Shadow pairs that certify a disagreement rate to be `below` when it is `expected`; needs expected < below.
+
+    Raises:
+        TooMany: the two are too near to each other.
+    """
     return _smallest(lambda pairs: share_of(round(expected * pairs), pairs, alpha=alpha).upper < below)
 
 
@@ -69,7 +80,7 @@ def _smallest(enough: Callable[[int], bool]) -> int:
     while not enough(high):
         high *= 2
         if high > _LARGEST:
-            raise ValueError("more than 10^12 units would be needed")
+            raise TooMany("more than 10^12 units would be needed")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

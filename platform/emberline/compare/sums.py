@@ -114,12 +114,10 @@ def observe_rows(engine: Engine, asked: Question, where: str = "TRUE") -> Observ
 
 
 def _define_outcomes(engine: Engine, asked: Question, where: str) -> None:
-    engine.define(
-        "reported", queries.reported(asked.outcome_metrics or ("",), asked.outcomes_until_us, engine.key, where)
-    )
+    engine.define("reported", queries.reported(engine.key, where), keep=False)
     rows, distinct = engine.fetch(queries.REPORTED_COPIES)[0]
-    once = queries.REPORTED_ONCE if rows != distinct else "SELECT * FROM reported"
-    engine.define("once", once, keep=rows != distinct)
+    source = queries.REPORTED_ONCE if rows != distinct else "reported"
+    engine.define("once", queries.asked_for(asked.outcome_metrics or ("",), asked.outcomes_until_us, source))
     hints = engine.hint("o once", "u units"), engine.hint("o once", "l live")
     engine.define("belonging", queries.belonging(*hints), keep=False)
     engine.define("resulted", queries.resulted(asked.metrics), keep=False)

@@ -106,11 +106,16 @@ def _values(metric: Metric, outcomes: list[str]) -> str | None:
     if not outcomes:
         return None
     value = _thresholded(metric, "value")
+    first = ", ".join(
+        f"arg_min({name}, (coalesce(received_us, time_us), time_us, metric, value)) AS {name}"
+        for name in ("metric", "value", "time_us")
+    )
     return f"""SELECT unit, {value} AS value FROM (
-            SELECT unit, event_id, arg_min(value, (coalesce(received_us, time_us), time_us, value)) AS value
+            SELECT unit, event_id, {first}
             FROM ({_NO_OUTCOMES} UNION ALL BY NAME SELECT * FROM read_parquet($outcomes, union_by_name = true))
-            WHERE metric = '{metric.metric}' AND time_us >= $since GROUP BY unit, event_id)
-        WHERE unit IN (SELECT unit FROM seen WHERE version = $version)"""  # noqa: S608 - names of the spec
+            GROUP BY unit, event_id)
+        WHERE metric = '{metric.metric}' AND time_us >= $since
+            AND unit IN (SELECT unit FROM seen WHERE version = $version)"""  # noqa: S608 - names of the spec
 
 
 def _thresholded(metric: Metric, value: str) -> str:

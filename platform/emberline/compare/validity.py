@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
-from emberline.compare.observations import Observations
+from emberline.compare.moments import Moments
+from emberline.compare.observations import Observations, metric_key
 from emberline.compare.sample_ratio import sample_ratio_p
 from emberline.experiment import TOTAL_WEIGHT, Experiment, RampStep
 
 SAMPLE_RATIO_ALPHA = 0.01
 _MISSING_SHARE = 0.01
+_ROUNDING = 1e-6  # of sums
 _IN_FLIGHT = 200  # requests that are counted but may not be logged yet
 
 
@@ -36,6 +38,7 @@ def objections(experiment: Experiment, step: RampStep, seen: Observations) -> It
     for name, weight in weights.items():
         if weight == 0 and seen.arm(name).units:
             yield f"{seen.arm(name).units} units were assigned to {name}, whose weight is 0"
+    yield from _no_rates(experiment, seen)
     p = ratio_p(experiment, step, seen)
     if p is not None and p < SAMPLE_RATIO_ALPHA:
         counts = ", ".join(f"{seen.arm(name).units} {name}" for name in weights)
@@ -45,3 +48,25 @@ def objections(experiment: Experiment, step: RampStep, seen: Observations) -> It
         missing = routed - seen.arm(name).requests
         if missing > _IN_FLIGHT and missing > _MISSING_SHARE * routed:
             yield f"{missing} of {routed} requests routed to {name} left no exposure"
+
+
+def _no_rates(experiment: Experiment, seen: Observations) -> Iterator[str]:
+    """Metrics declared as rates whose values cannot all lie between 0 and 1: their intervals would mean nothing."""
+    spec = experiment.spec
+    for metric in (spec.primary, *spec.guardrails, *spec.secondary):
+        for name, arm in seen.arms.items():
+            found = arm.metrics.get(metric_key(metric))
+            if metric.kind == "rate" and found is not None and not may_be_a_rate(found):
+                yield (
+                    f"{metric.metric} is of kind: rate, and its values in {name} are not all from 0 to 1 "
+                    f"(mean {found.mean:.4g}); kind: mean takes any values"
+                )
+
+
+def may_be_a_rate(values: Moments) -> bool:
+    """Whether values from 0 to 1 can have these moments: none spread wider than 0s and 1s of the same mean.
+
+    Source: Bhatia & Davis, "A Better Bound on the Variance", The American Mathematical Monthly 107 (2000).
+    """
+    widest = values.count * values.mean * (1 - values.mean)
+    return 0 <= values.mean <= 1 and values.m2 <= widest * (1 + _ROUNDING) + _ROUNDING

@@ -1,8 +1,8 @@
 """Outcomes: what became known after a prediction, taken by HTTP and on the disk before the answer.
 
-Requests that arrive together share one fsync. A unit's id is hashed before anything is written. An event id counts
-once, as it was first received: within a request, within a generation of the log (a minute), and for readers of the
-Parquet files for ever.
+Requests that arrive together share one fsync. A unit's id is hashed before anything is written. An event id of a unit
+counts once, as it was first received: within a request, within a generation of the log (a minute), and for readers of
+the Parquet files for ever.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class InvalidOutcomes(EmberlineError):
 
 
 def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
-    """Rows of a request's body, each event id once.
+    """Rows of a request's body, each event id of a unit once.
 
     Raises:
         InvalidOutcomes: names the first field that is wrong.
@@ -106,7 +106,7 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
             field = f"outcomes.{number}.time"
             raise InvalidOutcomes(field, f"{field} is more than a day ahead; {_WANTED['time']} is required")
     rows = {
-        outcome.event_id: {
+        (outcome.unit, outcome.event_id): {
             "time_us": round((now_s if outcome.time is None else outcome.time) * 1_000_000),
             "event_id": outcome.event_id,
             "unit": hash_unit(key, outcome.unit),

@@ -55,7 +55,7 @@ class Shipping:
 
         self._exposure_shipper = Shipper(exposures, data / "exposures", EXPOSURES, parse, complain=complain)
         self._outcome_shipper = Shipper(
-            outcomes, data / "outcomes", OUTCOMES, read_spooled, unique="event_id", complain=complain
+            outcomes, data / "outcomes", OUTCOMES, read_spooled, unique=("unit", "event_id"), complain=complain
         )
         self._written = False
         self._unwritten: dict[int, int] = {}

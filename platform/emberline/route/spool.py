@@ -53,7 +53,7 @@ class _Progress:
     offset: int = 0
     tables: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
     changed: set[str] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[str, ...]] = field(default_factory=set)
 
 
 class Shipper:
@@ -61,7 +61,7 @@ class Shipper:
 
     Args:
         parse: one line to one row with a hashed `unit`.
-        unique: column whose value counts once a generation (idempotency keys), if any.
+        unique: columns whose values together count once a generation (idempotency keys), if any.
         complain: told about lines that cannot be read; they are left out.
     """
 
@@ -72,7 +72,7 @@ class Shipper:
         schema: pa.Schema,
         parse: Callable[[bytes], Row],
         *,
-        unique: str | None = None,
+        unique: tuple[str, ...] = (),
         complain: Callable[[str], None],
     ) -> None:
         self._spool, self._target, self._schema, self._parse = spool, target, schema, parse
@@ -123,10 +123,11 @@ class Shipper:
             except EmberlineError as error:
                 self._complain(f"{path.name} near byte {progress.offset}: {error}")
                 continue
-            if self._unique is not None:
-                if row[self._unique] in progress.seen:
+            if self._unique:
+                name = tuple(row[column] for column in self._unique)
+                if name in progress.seen:
                     continue
-                progress.seen.add(row[self._unique])
+                progress.seen.add(name)
             rows[partition_name(row["unit"])].append(row)
         for partition, found in rows.items():
             progress.tables[partition].append(pa.Table.from_pylist(found, schema=self._schema))

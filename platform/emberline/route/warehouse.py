@@ -37,6 +37,8 @@ class InvalidRows(EmberlineError):
 def take_outcomes(path: Path, data: Path) -> int:
     """Takes a file's rows into `data/outcomes`, in bounded memory; returns how many there are.
 
+    What was taken of the file before stays as it was first received.
+
     Raises:
         MissingFile: there is no such file.
         InvalidRows: no Parquet, a column is missing, or a row cannot be used.
@@ -56,7 +58,7 @@ def take_outcomes(path: Path, data: Path) -> int:
                     if partition not in written:
                         folder = data / "outcomes" / partition
                         folder.mkdir(parents=True, exist_ok=True)
-                        partials[partition] = folder / f".{name}.partial"
+                        partials[partition] = folder / f".{name}.{os.getpid()}.partial"
                         writer = pq.ParquetWriter(partials[partition], OUTCOMES, compression="zstd")
                         written[partition] = open_writers.enter_context(writer)
                     written[partition].write_table(pa.Table.from_pylist(some, schema=OUTCOMES))
@@ -67,7 +69,10 @@ def take_outcomes(path: Path, data: Path) -> int:
     for partial in partials.values():
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        partial.rename(partial.with_name(name))
+        if (taken := partial.with_name(name)).exists():
+            partial.unlink()
+            continue
+        partial.rename(taken)
         storage.sync_folder(partial.parent)
     return num_rows
 
