@@ -14,11 +14,12 @@ from emberline.errors import InvalidOption, InvalidSetting
 from emberline.experiment import Status, load_experiment, write_status
 from emberline.process import free_port, start, wait_until
 from emberline.rollout.audit import read_audit
-from emberline.rollout.deployments import read_wishes
 from emberline.rollout.loop import Rollout
 from emberline.rollout.requests import read_request
 from emberline.rollout.retire import Servers
 from emberline.rollout.store import FolderStore
+from emberline.rollout.verb import run
+from emberline.rollout.wishes import read_wishes
 from emberline.runlog import RunLog, read_events
 
 
@@ -46,6 +47,12 @@ class TorchServe:
         return 200, [{**facts, "minWorkers": 1, "jobQueueStatus": queue}]
 
 
+def controller(experiments, servers, route):
+    folder = experiments.parent.parent
+    log = RunLog(folder / "rollout.jsonl", quiet=True)
+    return Rollout(FolderStore(experiments), experiments, folder / "data", servers, log, route)
+
+
 class Here:
     def __init__(self, folder, torchserve):
         self.experiments, self.torchserve = folder / "state/experiments", torchserve
@@ -63,10 +70,7 @@ class Here:
 
     def begin(self):
         """A controller, as after a restart: it knows what is on disk."""
-        log = RunLog(self.folder / "rollout.jsonl", quiet=True)
-        self.controller = Rollout(
-            FolderStore(self.experiments), self.experiments, self.folder / "data", self.servers, log, self.url
-        )
+        self.controller = controller(self.experiments, self.servers, self.url)
 
     @property
     def said(self):
@@ -116,9 +120,11 @@ def test_a_version_is_deployed_and_the_one_before_drained_and_let_go(here):
     here.until(lambda: here.torchserve.registered == {"1.0"})
     assert here.ask().headers["x-model-version"] == "1.0"
     lines = read_audit(here.experiments, "digits.deployed")
-    assert [(line["version"], line["previous"], line["reason"]) for line in lines] == [
-        ("1.1", "1.0", "because"),
-        ("1.0", "1.1", "because"),
+    assert [(line["event"], line["version"], line["previous"], line["reason"]) for line in lines] == [
+        ("deploy", "1.1", "1.0", "because"),
+        ("confirmed", "1.1", "1.0", "because"),
+        ("deploy", "1.0", "1.1", "because"),
+        ("confirmed", "1.0", "1.1", "because"),
     ]
 
 
@@ -140,6 +146,92 @@ def test_the_same_deployment_asked_again_after_another_is_carried_out_again(here
     here.want(deploy="digits@1.1")
     here.controller.round()
     assert json.loads((here.experiments / "digits.deployed.json").read_bytes())["since"] > first["since"]
+
+
+@pytest.mark.parametrize("known", ["admin", "route"])
+def test_a_version_that_the_routers_lack_is_refused_and_what_was_in_force_stays(here, known):
+    here.servers = Servers(here.servers.admin if known == "admin" else None, None)
+    here.controller = controller(here.experiments, here.servers, here.url if known == "route" else None)
+    path = here.experiments / "digits.deployed.json"
+    here.want(deploy="digits@9.9")
+    here.until(lambda: any(one["event"] == "refused" for one in read_audit(here.experiments, "digits.deployed")))
+    assert not path.exists()
+    with pytest.raises(InvalidOption, match="--rollback"):
+        here.want(rollback="digits")
+    here.want(deploy="digits@1.1")
+    here.until(lambda: path.exists() and here.controller.round())
+    assert here.ask().headers["x-model-version"] == "1.1"
+    assert json.loads(path.read_bytes())["previous"] == "1.0"
+
+    before = path.read_bytes()
+    here.want(deploy="digits@9.9")
+    here.until(lambda: read_wishes(here.experiments) == [] and path.read_bytes() == before)
+    here.begin()
+    here.until(here.controller.round)
+    assert "the routers have no upstream of 9.9" in here.said
+    lines = read_audit(here.experiments, "digits.deployed")
+    assert [line["version"] for line in lines if line["event"] == "refused"] == ["9.9", "9.9"]
+    for version in ("1.0", "1.1"):
+        here.want(rollback="digits")
+        here.until(lambda version=version: here.ask().headers["x-model-version"] == version)
+        here.until(here.controller.round)
+
+
+@pytest.fixture
+def answering(tmp_path, serve_json):
+    """A router that takes up what it is told to (`version`), and calls `meanwhile` at each question."""
+
+    class Answering:
+        experiments = tmp_path / "state/experiments"
+        version, refused, meanwhile = "1.0", [], staticmethod(lambda: None)
+
+        def answer(self, request):
+            if request.path == "/readyz":
+                return 200, {"ready": True, "refused": self.refused}
+            self.meanwhile()
+            return 405, {}, {"x-config-version": f"default-digits@{self.version}"}
+
+    made = Answering()
+    made.experiments.mkdir(parents=True)
+    made.controller = controller(made.experiments, Servers(None, None), f"http://{serve_json(made.answer)}")
+    return made
+
+
+def test_what_routers_never_took_is_nothing_to_go_back_to(answering):
+    path = answering.experiments / "digits.deployed.json"
+    for version in ("1.1", "1.2"):
+        rollout(experiments=answering.experiments, deploy=f"digits@{version}", reason="new")
+        assert not answering.controller.round()
+        told = json.loads(path.read_bytes())
+        assert (told["version"], told["previous"]) == (version, "1.0")
+
+
+def test_a_version_once_in_force_is_not_taken_back_when_a_router_comes_without_it(answering):
+    path = answering.experiments / "digits.deployed.json"
+    rollout(experiments=answering.experiments, deploy="digits@1.1", reason="new")
+    answering.controller.round()
+    answering.version = "1.1"
+    wait_until(answering.controller.round, 20, "the deployment")
+    before = path.read_bytes()
+    answering.version, answering.refused = "1.0", ["digits.deployed.json"]
+    again = controller(answering.experiments, Servers(None, None), answering.controller.route)
+    assert not again.round()
+    assert path.read_bytes() == before
+    rollout(experiments=answering.experiments, rollback="digits", reason="back")
+    answering.version = "1.0"
+    again.round()
+    assert json.loads(path.read_bytes())["version"] == "1.0"
+    again.round()
+    answering.refused = []
+    assert not [line for line in read_audit(answering.experiments, "digits.deployed") if line["event"] == "refused"]
+
+
+def test_a_deployment_withdrawn_while_the_router_is_asked_is_not_carried_out(answering):
+    rollout(experiments=answering.experiments, deploy="digits@1.1", reason="new")
+    answering.meanwhile = lambda: rollout(experiments=answering.experiments, withdraw="digits", reason="wrong one")
+    answering.controller.round()
+    assert not (answering.experiments / "digits.deployed.json").exists()
+    assert [line["event"] for line in read_audit(answering.experiments, "digits.deployed")] == ["withdrawn"]
 
 
 def test_a_deployment_waits_for_an_experiment_and_then_takes_its_place(here, made):
@@ -204,6 +296,62 @@ def test_what_cannot_be_withdrawn_is_told_and_what_waits_stays(waiting):
         with pytest.raises(InvalidOption):
             rollout(experiments=waiting, **wrong)
     assert [wish.version for wish in read_wishes(waiting)] == ["1.1"]
+
+
+def test_a_withdrawal_is_noted_before_the_request_goes(waiting):
+    request = waiting / "digits.deploy.json"
+    left = request.read_bytes()
+    audit = waiting / "digits.deployed.audit.jsonl"
+    audit.mkdir()
+    with pytest.raises(IsADirectoryError):
+        rollout(experiments=waiting, withdraw="digits", reason="wrong one")
+    assert request.read_bytes() == left
+    audit.rmdir()
+    rollout(experiments=waiting, withdraw="digits", reason="wrong one")
+    request.write_bytes(left)  # as a kill leaves it, between the line and the file
+    assert read_wishes(waiting) == []
+    rollout(experiments=waiting, deploy="digits@1.1", reason="the right one after all")
+    assert [wish.reason for wish in read_wishes(waiting)] == ["the right one after all"]
+
+
+def test_a_second_deployment_does_not_push_aside_the_one_that_waits(waiting):
+    with pytest.raises(InvalidOption, match=r"1\.1 does \(faster\)") as told:
+        rollout(experiments=waiting, deploy="digits@1.2", reason="faster still")
+    assert "--withdraw digits" in told.value.hint
+    assert [(wish.version, wish.reason) for wish in read_wishes(waiting)] == [("1.1", "faster")]
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "abort", "force"])
+def test_nothing_is_asked_of_an_experiment_that_has_ended(waiting, action):
+    write_status(waiting, "trial", Status(phase="Shipped", step=1, weights={"int8": 10_000, "fp32": 0}))
+    to = {"to": "ship"} if action == "force" else {}
+    with pytest.raises(InvalidOption, match="an experiment that goes on") as told:
+        rollout(experiments=waiting, **{action: "trial"}, reason="late", **to)
+    assert "Shipped" in told.value.hint
+    assert read_request(waiting, "trial") is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9901", "ftp://127.0.0.1", "http://127.0.0.1:9901,nothing", "http://"])
+@pytest.mark.parametrize("option", ["admin", "route"])
+def test_an_address_that_is_none_of_http_is_told_before_anything_starts(waiting, option, address):
+    given = {"admin": None, "route": None, "management": None, option: address}
+    with pytest.raises(InvalidOption, match="http://") as told:
+        run(waiting, waiting, **given, interval="1s", until_done=True, namespace=None)
+    assert told.value.hint
+
+
+@pytest.mark.parametrize("asked", ["../x@1.1", "digits@one", "digits", "@1.1", "digits@"])
+def test_what_names_no_model_and_version_is_wrong_usage(waiting, asked):
+    with pytest.raises(InvalidOption, match="MODEL@VERSION") as told:
+        rollout(experiments=waiting, deploy=asked, reason="because")
+    assert told.value.hint
+
+
+def test_status_looks_where_it_is_told_to(waiting, tmp_path, capsys):
+    status(state=tmp_path, experiments=waiting)
+    told = capsys.readouterr().out
+    assert "experiment trial: Pending" in told
+    assert "deployment digits 1.1: waits for experiment trial" in told
 
 
 def test_no_experiment_is_forced_to_where_it_is(waiting):

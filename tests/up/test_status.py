@@ -30,19 +30,25 @@ def place(folder, **status) -> None:
 def test_steps_are_counted_from_one_and_weights_are_those_in_force(tmp_path):
     folder = tmp_path / "experiments"
     place(folder, phase="Ramping", step=1, weights={"int8": 5000, "fp32": 5000})
-    assert status_lines(tmp_path)[-1] == "experiment trial: Ramping, step 2 of 2: int8 50 %, fp32 50 %"
+    assert (
+        status_lines(tmp_path, tmp_path / "experiments")[-1]
+        == "experiment trial: Ramping, step 2 of 2: int8 50 %, fp32 50 %"
+    )
     judged = Window(config_version="x", step=1, since=1.0)
     place(folder, phase="Shipped", step=1, weights={"int8": 10_000, "fp32": 0}, judged=judged)
-    assert status_lines(tmp_path)[-1] == "experiment trial: Shipped after step 2 of 2: int8 100 %, fp32 0 %"
+    assert (
+        status_lines(tmp_path, tmp_path / "experiments")[-1]
+        == "experiment trial: Shipped after step 2 of 2: int8 100 %, fp32 0 %"
+    )
     place(folder)
-    assert status_lines(tmp_path)[-1] == "experiment trial: Pending: int8 0 %, fp32 100 %"
+    assert status_lines(tmp_path, tmp_path / "experiments")[-1] == "experiment trial: Pending: int8 0 %, fp32 100 %"
 
 
 def test_rollout_is_there_while_it_holds_the_folder_and_models_are_told_in_words(tmp_path):
     pid = psutil.Process().pid
     (tmp_path / "serve.json").write_bytes(orjson.dumps({"pid": pid, "models": {"digits": ["1.0", "1.1"]}}))
     with only_one(tmp_path / "experiments"):
-        assert f"rollout: pid {pid}" in status_lines(tmp_path)
-    lines = status_lines(tmp_path)
+        assert f"rollout: pid {pid}" in status_lines(tmp_path, tmp_path / "experiments")
+    lines = status_lines(tmp_path, tmp_path / "experiments")
     assert "rollout: down" in lines
     assert f"serve: pid {pid}  models digits 1.0, 1.1" in lines

@@ -20,6 +20,7 @@ from emberline.rollout.lock import only_one
 from emberline.rollout.retire import Servers, retire
 from emberline.rollout.routers import has_taken, num_routed
 from emberline.rollout.store import Store
+from emberline.rollout.wishes import going_on, read_wishes
 from emberline.route.clusters import cluster_name
 from emberline.runlog import RunLog
 
@@ -219,24 +220,33 @@ class Rollout:
 
     def _deployments(self, experiments: list[Experiment]) -> bool:
         """Carries out what was asked for, and lets go what answered before; True when nothing is left to do."""
-        done = True
-        for wish in deployments.read_wishes(self.folder):
-            if (other := deployments.going_on(wish, experiments)) is not None:
+        done = self._settle_deployed(experiments)
+        for wish in read_wishes(self.folder):
+            done = False
+            if (other := going_on(wish, experiments)) is not None:
                 self._say(wish.model, f"{wish.version} waits: experiment {other} has the traffic; --abort ends it")
-                done = False
                 continue
             if (why := deployments.refused(self.folder, wish, self.servers)) is not None:
                 self.log.say(f"{wish.model}: {why}")
                 continue
-            found = deployments.carry_out(self.folder, wish, experiments, self.route)
-            self.log.say(f"{found.model}: {found.version} answers in place of {found.previous or '?'}; {found.reason}")
+            found = deployments.carry_out(self.folder, wish, experiments, self.servers, self.route)
+            if found is not None:
+                text = f"{found.version} is to answer in place of {found.previous or '?'}; {found.reason}"
+                self.log.say(f"{found.model}: {text}")
+        return done
+
+    def _settle_deployed(self, experiments: list[Experiment]) -> bool:
+        """One round of having routers take what was deployed; True when nothing is left to do."""
+        done = True
         for found in deployments.read_deployed(self.folder):
             key = (found.model, round(found.since * 1e6))
             if key in self.settled:
                 continue
-            how, why = deployments.settle(found, experiments, self.servers)
-            self._say(found.model, why)
-            if how == "draining":
+            how, why = deployments.settle(self.folder, found, experiments, self.servers, self.route)
+            self._say(found.model, f"refused: {why}" if how == "refused" else why)
+            if how == "refused":
+                self.settled.clear()  # experiments count again that the deployment seemed to have taken over from
+            if how in {"refused", "draining"}:
                 done = False
             else:
                 self.settled.add(key)

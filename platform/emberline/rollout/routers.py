@@ -14,6 +14,7 @@ import httpx
 from emberline.compare.reread import read_rows
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment
+from emberline.route.clusters import OUTCOMES
 
 _TIMEOUT_S = 5.0
 
@@ -43,11 +44,55 @@ def answers_by_default(model: str, version: str, *, admin: str) -> bool:
     return all(f"default-{model}@{version}" in versions for versions in _told(admin))
 
 
-def version_in_force(model: str, route: str) -> str:
+def has_deployed(model: str, version: str, *, admin: str | None, route: str | None) -> bool:
+    """The same of whichever address is known; True where none is, since then nobody can tell."""
+    if admin is not None:
+        return answers_by_default(model, version, admin=admin)
+    return route is None or version_in_force(model, admin=None, route=route) == version
+
+
+def version_in_force(model: str, *, admin: str | None, route: str | None) -> str:
     """The version that answers units that no experiment has, as the router tells it; empty where it has none."""
-    told = _get(f"{route.rstrip('/')}/predictions/{model}", "the router").headers.get("x-config-version", "")
+    told: set[str] = set()
+    if route is not None:
+        answer = _get(f"{route.rstrip('/')}/predictions/{model}", "the router")
+        told = set(answer.headers.get("x-config-version", "").split(", "))
+    elif admin is not None:
+        told = _told(admin)[0]
     prefix = f"default-{model}@"
-    return next((one.removeprefix(prefix) for one in told.split(", ") if one.startswith(prefix)), "")
+    return next((one.removeprefix(prefix) for one in sorted(told) if one.startswith(prefix)), "")
+
+
+def refused_files(*, admin: str | None, route: str | None) -> frozenset[str]:
+    """Files of the folder of experiments that the router cannot use as they are.
+
+    None where it does not tell: it is not ready, only its admin address is known, on another machine, or something else
+    answers in its place.
+    """
+    address = route.rstrip("/") if route is not None else _inside(admin)
+    if address is None:
+        return frozenset()
+    try:
+        answer = _get(f"{address}/readyz", "the router")
+    except EmberlineError:
+        if route is not None:
+            raise
+        return frozenset()  # an admin address may be forwarded from where the router's own one means nothing
+    is_json = answer.is_success and answer.headers.get("content-type", "").startswith("application/json")
+    told = answer.json() if is_json else None
+    return frozenset(told.get("refused", ())) if isinstance(told, dict) else frozenset()
+
+
+def _inside(admin: str | None) -> str | None:
+    """Address of the router's own endpoint, as its Envoy knows it."""
+    if admin is None:
+        return None
+    told = _get(f"{processes(admin)[0]}/clusters?format=json", "Envoy's admin interface").json()
+    for cluster in told.get("cluster_statuses", ()):
+        for host in cluster.get("host_statuses", ()) if cluster.get("name") == OUTCOMES else ():
+            at = host["address"]["socket_address"]
+            return f"http://{at['address']}:{at['port_value']}"
+    return None
 
 
 def _told(admin: str) -> list[set[str]]:

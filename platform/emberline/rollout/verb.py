@@ -5,15 +5,19 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from emberline.errors import InvalidOption, MissingFile
+import httpx
+
+from emberline.errors import InvalidOption, InvalidSetting, MissingFile
 from emberline.experiment import Experiment, parse_duration
 from emberline.recipe import parse_model
-from emberline.rollout.deployments import Wish, leave_wish, rollback_of, withdraw
+from emberline.rollout.deployments import rollback_of
 from emberline.rollout.loop import Rollout
 from emberline.rollout.phases import SHIP, Action
 from emberline.rollout.requests import leave_request
 from emberline.rollout.retire import Servers
+from emberline.rollout.routers import processes
 from emberline.rollout.store import FolderStore, Store
+from emberline.rollout.wishes import Wish, leave_wish, withdraw
 from emberline.runlog import RunLog
 
 
@@ -31,13 +35,17 @@ def run(
     """Runs the controller until SIGTERM or Ctrl-C, or until all is done.
 
     Raises:
-        InvalidOption: the interval is no duration, or none above 0.
+        InvalidOption: the interval is no duration, or none above 0; an address is none.
         MissingFile: the folder of experiments is not there, and no cluster has them.
         EmberlineError: another controller has this folder.
     """
     interval_s = parse_duration(interval, "--interval")
     if interval_s <= 0:
         raise InvalidOption("rollout", "--interval", interval, "more than 0", hint="1s looks every second")
+    for address in processes(admin) if admin is not None else ():
+        _check_address("--envoy-admin", address, "several have commas between; state/route.json has them as `admin`")
+    if route is not None:
+        _check_address("--route", route, "http://127.0.0.1:8080 is where `emberline up` has its router")
     if namespace is None and not experiments.is_dir():
         raise MissingFile(
             experiments, "the folder of experiments", hint="`emberline up` makes it; name another by --experiments"
@@ -59,7 +67,7 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
     """Leaves a request for the controller.
 
     Raises:
-        InvalidOption: not exactly one wish, no reason, or a force without its target.
+        InvalidOption: not exactly one wish, no reason, a force without its target, or the experiment has ended.
         MissingFile: there is no such experiment.
     """
     if len(wishes) != 1:
@@ -68,6 +76,9 @@ def ask(experiments: Path, wishes: Mapping[Action, str], reason: str | None, tar
     why = _given(reason)
     ((action, name),) = wishes.items()
     experiment = _named(experiments, name)
+    if experiment.terminal:
+        hint = f"{name}: {experiment.progress}; --deploy and --rollback change what answers without an experiment"
+        raise InvalidOption("rollout", f"--{action}", name, "an experiment that goes on", hint=hint)
     _check_target(action, target, len(experiment.spec.ramp))
     step = experiment.status.step
     if target is not None and target != SHIP and int(target) <= step + 1:
@@ -81,20 +92,14 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
     """Leaves a request for a version to answer without an experiment, or for the one before it.
 
     Raises:
-        InvalidOption: no MODEL@VERSION, no reason, both wishes at once, or nothing to roll back to.
+        InvalidOption: no MODEL@VERSION, no reason, both wishes at once, nothing to roll back to, or one waits already.
     """
     if deploy is not None and rollback is not None:
         hint = "--rollback brings back what the last --deploy replaced"
         raise InvalidOption("rollout", "--deploy and --rollback", "both", "one of them", hint=hint)
     why = _given(reason)
-    if rollback is not None:
-        wish = rollback_of(experiments, rollback, why)
-    else:
-        model, at, version = (deploy or "").partition("@")
-        if not (at and model and version):
-            raise InvalidOption("rollout", "--deploy", deploy, "MODEL@VERSION", hint="such as digits@1.1")
-        wish = parse_model(Wish, {"model": model, "version": version, "reason": why}, Path("rollout --deploy"))
-    leave_wish(experiments, wish)
+    wish = rollback_of(experiments, rollback, why) if rollback is not None else _wish(deploy or "", why)
+    leave_wish(experiments, wish, "--deploy" if rollback is None else "--rollback")
     RunLog().say(f"{wish.model}: {wish.version} is asked for; a running rollout puts it in force at its next look")
 
 
@@ -106,6 +111,25 @@ def withdraw_deployment(experiments: Path, model: str, reason: str | None) -> No
     """
     wish = withdraw(experiments, model, _given(reason))
     RunLog().say(f"{model}: {wish.version} is withdrawn; what answers stays")
+
+
+def _wish(deploy: str, reason: str) -> Wish:
+    model, _, version = deploy.partition("@")
+    try:
+        return parse_model(Wish, {"model": model, "version": version, "reason": reason}, Path("rollout --deploy"))
+    except InvalidSetting as error:
+        required = f"MODEL@VERSION ({error.key}: {error.required})"
+        raise InvalidOption("rollout", "--deploy", deploy, required, hint="such as digits@1.1") from error
+
+
+def _check_address(option: str, given: str, hint: str) -> None:
+    """Text that is no address is asked for ever, and never answers."""
+    try:
+        address = httpx.URL(given)
+    except httpx.InvalidURL:
+        address = httpx.URL()
+    if address.scheme not in {"http", "https"} or not address.host:
+        raise InvalidOption("rollout", option, given, "an address with http:// or https://", hint=hint)
 
 
 def _named(experiments: Path, name: str) -> Experiment:

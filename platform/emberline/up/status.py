@@ -11,7 +11,7 @@ from emberline.up.stack import running
 _VERBS = ("serve", "route", "dashboard")
 
 
-def status_lines(state: Path) -> list[str]:
+def status_lines(state: Path, experiments: Path) -> list[str]:
     """One line for the stack, one a verb, one an experiment; what is down is said to be down."""
     stack = running(state)
     lines = [f"stack: up at {stack['address']} (pid {stack['pid']})" if stack else f"stack: nothing runs from {state}/"]
@@ -24,8 +24,8 @@ def status_lines(state: Path) -> list[str]:
         alive = psutil.pid_exists(facts["pid"])
         told = "  ".join(f"{key} {_told(value)}" for key, value in facts.items() if key != "created")
         lines.append(f"{verb}: {told}" if alive else f"{verb}: down (pid {facts['pid']} ended without saying so)")
-    lines.append(f"rollout: pid {pid}" if (pid := _rollout_pid(state / "experiments")) else "rollout: down")
-    found = read_folder(state / "experiments")
+    lines.append(f"rollout: pid {pid}" if (pid := _rollout_pid(experiments)) else "rollout: down")
+    found = read_folder(experiments)
     for experiment in sorted((*found.experiments.values(), *found.unclaimed.values()), key=lambda one: one.name):
         reason = f"  ({experiment.status.reason})" if experiment.status.reason else ""
         lines.append(f"experiment {experiment.name}: {experiment.progress}: {experiment.weights_text}{reason}")
