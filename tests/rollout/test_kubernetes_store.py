@@ -1,5 +1,6 @@
 """The store against an API server in memory that speaks HTTP as the real one does: merge patches and status codes."""
 
+import copy
 import json
 
 import pytest
@@ -59,6 +60,7 @@ class Cluster:
         return 200, merge(self.resources[name], body)
 
     def apply(self, document, **annotations):
+        document = copy.deepcopy(document)  # a cluster's resource is its own: a test that edits it edits no other's
         document["metadata"] |= {"annotations": annotations, "uid": "1", "resourceVersion": "7"}
         self.resources[document["metadata"]["name"]] = document
 
