@@ -222,8 +222,19 @@ def test_a_version_once_in_force_is_not_taken_back_when_a_router_comes_without_i
     again.round()
     assert json.loads(path.read_bytes())["version"] == "1.0"
     again.round()
-    answering.refused = []
     assert not [line for line in read_audit(answering.experiments, "digits.deployed") if line["event"] == "refused"]
+
+
+def test_what_a_router_refused_before_is_not_held_against_the_next_version(answering):
+    path = answering.experiments / "digits.deployed.json"
+    answering.refused = [path.name]
+    rollout(experiments=answering.experiments, deploy="digits@1.1", reason="new")
+    for _ in range(2):
+        assert not answering.controller.round()
+    assert json.loads(path.read_bytes())["version"] == "1.1"
+    answering.version, answering.refused = "1.1", []
+    assert answering.controller.round()
+    assert [line["event"] for line in read_audit(answering.experiments, "digits.deployed")] == ["deploy", "confirmed"]
 
 
 def test_a_deployment_withdrawn_while_the_router_is_asked_is_not_carried_out(answering):
