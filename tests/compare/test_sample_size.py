@@ -92,7 +92,7 @@ def test_the_verb_refuses_what_no_plan_can_use_with_a_hint(options, key):
 
 def test_a_ratio_is_planned_by_the_deviation_of_its_linearised_value_and_by_nothing_else(made):
     ratio = made.experiment(primary={"metric": "correct", "kind": "ratio", "per": "requests", "margin": -0.05})
-    with pytest.raises(InvalidOption, match="--deviation is not given; the standard deviation of a unit's lin value"):
+    with pytest.raises(InvalidOption, match="--deviation is not given; the standard deviation of a unit's linear"):
         plan(ratio)
     mean = made.experiment(primary={"metric": "correct", "kind": "mean", "margin": -0.05})
     assert plan(ratio, deviation=2.0).cap_units == plan(mean, deviation=2.0).cap_units
