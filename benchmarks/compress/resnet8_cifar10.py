@@ -1,6 +1,6 @@
 """ResNet-8 of MLPerf Tiny on CIFAR-10 in int8: what it loses, and latency and size beside the peers.
 
-The run comes of `recipes/cifar10.yaml`: about a quarter of an hour of training on 2 cores.
+The run comes of `recipes/cifar10.yaml`: about half an hour of training on 2 cores.
 """
 
 from pathlib import Path
