@@ -99,7 +99,7 @@ def test_options_that_cannot_be_used_are_refused_also_for_a_run_that_is_done(toy
     monkeypatch.setattr(launch, "finished_manifest", lambda *_: pytest.fail("it was looked for first"))
     options = {"--nproc-per-node": "nproc_per_node", "--nnodes": "nnodes"}
     with pytest.raises(InvalidSetting, match=f"train: {option} is '{value}'"):
-        launch.launch(launch.Launch(toy.folder / "toy.yaml", runs=toy.folder, **{options[option]: value}))
+        launch.launch(launch.Launch(toy.folder / "toy.yaml", runs=toy.folder, **{options[option]: value}), Notice())
 
 
 def alive(one: psutil.Process) -> bool:
