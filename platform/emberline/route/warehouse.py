@@ -95,7 +95,7 @@ def _batches(path: Path, key: bytes) -> Iterator[list[Row]]:
 
 
 def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
-    moment, value = raw.get("time"), raw["value"]
+    now, moment, value = time.time(), raw.get("time"), raw["value"]
     told = {
         **raw,
         "value": float(value) if isinstance(value, bool | Decimal) else value,
@@ -110,17 +110,17 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         wrong = error.errors(include_url=False)[0]
         place = ".".join(map(str, wrong["loc"]))
         raise InvalidRows(f"row {number}: {place}: {wrong['msg']}", place=path) from error
-    if outcome.time is not None and outcome.time > time.time() + AHEAD_S:
+    if outcome.time is not None and outcome.time > now + AHEAD_S:
         hint = "Unix seconds or a timestamp; milliseconds must be divided by 1000"
         raise InvalidRows(f"row {number}: time: {outcome.time:g} is more than a day ahead", place=path, hint=hint)
     return {
-        "time_us": round((time.time() if outcome.time is None else outcome.time) * 1e6),
+        "time_us": round((now if outcome.time is None else outcome.time) * 1e6),
         "event_id": outcome.event_id,
         "unit": hash_unit(key, outcome.unit),
         "request_id": outcome.request_id,
         "metric": outcome.metric,
         "value": outcome.value,
-        "received_us": round(time.time() * 1e6),
+        "received_us": round(now * 1e6),
     }
 
 
