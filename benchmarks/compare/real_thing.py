@@ -55,7 +55,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
     terms = fix_terms()
     sick = number == SICK
     experiment = _experiment({"disagreement_below": terms["threshold"]}, terms["margin"], terms["planned_units"])
-    clients = ["--units", 2 * terms["planned_units"], "--seed", number]
+    clients = ["--units", 4 * terms["planned_units"], "--seed", number]
     status, audit = compete(folder / "run", experiment, clients, sick=sick)
     return {
         "sick": sick,

@@ -28,8 +28,8 @@ def test_a_small_treatment_arm_needs_more_units_in_all():
 
 def test_the_planned_cap_decides_with_the_promised_power():
     variance, distance = 0.05 * 0.95, 0.01
-    units = units_at_any_look(variance, distance, 0.5)
-    half = half_width(4 * variance / units, units, alpha=0.05, planned_units=units)
+    units = units_at_any_look(variance, distance, 0.5, tuned_to=1500)
+    half = half_width(4 * variance / units, units, alpha=0.05, planned_units=1500)
     rng = np.random.default_rng(0)
     estimates = rng.normal(distance, np.sqrt(4 * variance / units), 4000)
     assert (estimates - half > 0).mean() == pytest.approx(0.8, abs=0.03)
@@ -47,8 +47,14 @@ def plan(experiment, **changes):
 def test_a_plan_covers_the_last_step_and_the_shadow(made):
     planned = plan(made.experiment())
     assert planned.fixed_units == units_for_margin(0.09, 0.05, 0.5)
-    assert planned.cap_units > planned.fixed_units
+    assert planned.cap_units > planned.fixed_units == planned.best_units
     assert planned.pairs == ((0.05, pairs_to_certify(0.05, 0.01)),)
+
+
+def test_a_planned_decision_is_advised_to_end_at_the_most_units(made):
+    primary = {"metric": "correct", "margin": -0.05, "decision": "planned"}
+    planned = plan(made.experiment(primary=primary, planned_units=100))
+    assert planned.best_units == planned.cap_units
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ class Plan:
 
     Attributes:
         fixed_units: units of both variants for one look at the end.
-        cap_units: units of both variants for looks at any time; what `planned_units` should be. Like `fixed_units`
-            never so few that a variant could not show the `MIN_UNITS` that an interval needs.
+        cap_units: units of both variants for looks at any time. Like `fixed_units` never so few that a variant could
+            not show the `MIN_UNITS` that an interval needs.
+        best_units: what `planned_units` should be: where a planned decision ends; for one at any time the fixed
+            number, since a sequence that is narrowest there stops sooner than one narrowest at the cap, as likely.
         planned_units: what the experiment says now.
         pairs: for each shadow step with a limit, that limit and the pairs which certify it.
     """
@@ -31,6 +33,7 @@ class Plan:
     share: float
     fixed_units: int
     cap_units: int
+    best_units: int
     planned_units: int
     pairs: tuple[tuple[float, int], ...]
 
@@ -77,8 +80,11 @@ def plan_experiment(
             hint = "a version that disagrees as often as that is never let through"
             raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=hint)
     alpha = spec.alpha
+    # below it nothing is decided: each variant must have shown MIN_UNITS
+    least = math.ceil(MIN_UNITS / min(share, 1 - share)) if 0 < share < 1 else 2 * MIN_UNITS
+    fixed = max(least, units_for_margin(variance, distance, share, alpha=alpha, power=power))
     try:
-        cap_units = units_at_any_look(variance, distance, share, alpha=alpha, power=power)
+        cap = max(least, units_at_any_look(variance, distance, share, tuned_to=fixed, alpha=alpha, power=power))
     except TooMany as error:
         required = f"a difference further from the margin {spec.primary.margin:g}, beside how much values spread,"
         raise InvalidOption(place, "--difference", difference, required, hint=str(error)) from error
@@ -87,15 +93,14 @@ def plan_experiment(
     except TooMany as error:
         required = "a share that pairs can tell from the shadow's limit"
         raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=str(error)) from error
-    # below it nothing is decided: each variant must have shown MIN_UNITS
-    least = math.ceil(MIN_UNITS / min(share, 1 - share)) if 0 < share < 1 else 2 * MIN_UNITS
     return Plan(
         experiment=experiment.name,
         metric=spec.primary.metric,
         margin=spec.primary.margin,
         share=share,
-        fixed_units=max(least, units_for_margin(variance, distance, share, alpha=alpha, power=power)),
-        cap_units=max(least, cap_units),
+        fixed_units=fixed,
+        cap_units=cap,
+        best_units=cap if spec.primary.decision == "planned" else fixed,
         planned_units=planned_units(experiment),
         pairs=pairs,
     )

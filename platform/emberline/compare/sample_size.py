@@ -46,9 +46,9 @@ def units_for_margin(variance: float, distance: float, share: float, *, alpha: f
 
 
 def units_at_any_look(
-    variance: float, distance: float, share: float, *, alpha: float = 0.05, power: float = 0.8
+    variance: float, distance: float, share: float, *, tuned_to: int, alpha: float = 0.05, power: float = 0.8
 ) -> int:
-    """Units of both arms at which the confidence sequence, tuned to that number, has the power at its last look alone.
+    """Units of both arms at which a confidence sequence, narrowest at `tuned_to`, has the power by its last look alone.
 
     Earlier looks only add to the power, so this is a cap, not the expectation: that lies near half of it.
 
@@ -59,7 +59,7 @@ def units_at_any_look(
 
     def enough(units: int) -> bool:
         error = math.sqrt(scale / units)
-        half = half_width(scale / units, units, alpha=alpha, planned_units=units)
+        half = half_width(scale / units, units, alpha=alpha, planned_units=tuned_to)
         return (distance - half) / error >= _z(power)
 
     return _smallest(enough)

@@ -160,8 +160,8 @@ def render_plan(plan: Plan, units_per_day: float | None) -> RenderableType:
     for name, units in rows:
         table.add_row(name, f"{units:,}", *([f"{units / units_per_day:.1f}"] if units_per_day else []))
     lines = [Text(f"shadow: {pairs:,} pairs certify disagreement below {limit:.2%}") for limit, pairs in plan.pairs]
-    lines.append(Text(f"planned_units: {plan.cap_units} in the experiment makes its intervals narrowest there"))
-    if plan.planned_units != plan.cap_units:
+    lines.append(Text(f"planned_units: {plan.best_units} in the experiment makes its intervals narrowest there"))
+    if plan.planned_units != plan.best_units:
         lines[-1].append(f" (now {plan.planned_units})")
     return Group(table, *lines)
 
