@@ -7,7 +7,7 @@ from emberline.compare.metrics import MIN_UNITS, planned_units
 from emberline.compare.sample_size import TooMany, pairs_to_certify, units_at_any_look, units_for_margin
 from emberline.compare.traffic import Traffic
 from emberline.errors import InvalidOption
-from emberline.experiment import TOTAL_WEIGHT, Experiment
+from emberline.experiment import TOTAL_WEIGHT, Experiment, Spec
 
 _OR_DATA = "--data takes it from recent traffic"
 _LINEARISED = "of (y - ratio * x) / mean x, with the control's ratio and mean: y and x are a unit's two sums"
@@ -70,15 +70,6 @@ def plan_experiment(
         hint = "rates are fractions: 0.02 is two points in a hundred"
         raise InvalidOption(place, "--difference", difference, required, hint=hint)
     share = (spec.ramp[-1].weight or 0) / TOTAL_WEIGHT
-    limits = [step.until.disagreement_below for step in spec.ramp if step.shadow and step.until.disagreement_below]
-    if not 0 <= expected_disagreement < 1:
-        hint = "0.005 expects one pair of 200 to disagree"
-        raise InvalidOption(place, "--disagreement", expected_disagreement, "a share from 0 to below 1", hint=hint)
-    for limit in limits:
-        if expected_disagreement >= limit:
-            required = f"less than the shadow's limit {limit:g}"
-            hint = "a version that disagrees as often as that is never let through"
-            raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=hint)
     alpha = spec.alpha
     # below it nothing is decided: each variant must have shown MIN_UNITS
     least = math.ceil(MIN_UNITS / min(share, 1 - share)) if 0 < share < 1 else 2 * MIN_UNITS
@@ -88,11 +79,6 @@ def plan_experiment(
     except TooMany as error:
         required = f"a difference further from the margin {spec.primary.margin:g}, beside how much values spread,"
         raise InvalidOption(place, "--difference", difference, required, hint=str(error)) from error
-    try:
-        pairs = tuple((limit, pairs_to_certify(limit, expected_disagreement, alpha=alpha)) for limit in limits)
-    except TooMany as error:
-        required = "a share that pairs can tell from the shadow's limit"
-        raise InvalidOption(place, "--disagreement", expected_disagreement, required, hint=str(error)) from error
     return Plan(
         experiment=experiment.name,
         metric=spec.primary.metric,
@@ -102,8 +88,26 @@ def plan_experiment(
         cap_units=cap,
         best_units=cap if spec.primary.decision == "planned" else fixed,
         planned_units=planned_units(experiment),
-        pairs=pairs,
+        pairs=_pairs(place, spec, expected_disagreement),
     )
+
+
+def _pairs(place: str, spec: Spec, expected: float) -> tuple[tuple[float, int], ...]:
+    """The pairs that certify the limit of each shadow step that has one."""
+    limits = [step.until.disagreement_below for step in spec.ramp if step.shadow and step.until.disagreement_below]
+    if not 0 <= expected < 1:
+        hint = "0.005 expects one pair of 200 to disagree"
+        raise InvalidOption(place, "--disagreement", expected, "a share from 0 to below 1", hint=hint)
+    for limit in limits:
+        if expected >= limit:
+            required = f"less than the shadow's limit {limit:g}"
+            hint = "a version that disagrees as often as that is never let through"
+            raise InvalidOption(place, "--disagreement", expected, required, hint=hint)
+    try:
+        return tuple((limit, pairs_to_certify(limit, expected, alpha=spec.alpha)) for limit in limits)
+    except TooMany as error:
+        required = "a share that pairs can tell from the shadow's limit"
+        raise InvalidOption(place, "--disagreement", expected, required, hint=str(error)) from error
 
 
 def from_traffic(
