@@ -84,14 +84,37 @@ def test_a_timestamp_without_a_time_zone_is_utc_whatever_the_machines_zone(tmp_p
         ({"unit": ["u1", None]}, "row 1: unit"),
         ({"value": [1.0, float("nan")]}, "row 1: value"),
         ({"metric": ["Correct", "correct"]}, "row 0: metric"),
-        ({"time": [1.0, 99_999_999_999.0]}, "row 1: time: 1e\\+11 is more than a day ahead"),
+        ({"time": [1.0, 99_999_999_999.0]}, "row 1: time 1e\\+11 is more than a day ahead"),
+        ({"time": ["soon", "later"]}, "row 0: time is not what it should be; a Unix time in seconds is required"),
+        ({"time": pa.array([1, -(10**14)], pa.timestamp("s"))}, "out of bounds timestamp"),
     ],
 )
 def test_a_wrong_row_is_named_and_nothing_is_taken(tmp_path, change, named):
     good = {"event_id": ["a", "b"], "unit": ["u1", "u2"], "metric": ["correct"] * 2, "value": [1.0, 0.0]}
-    with pytest.raises(InvalidRows, match=named):
+    with pytest.raises(InvalidOption, match=named) as refused:
         take_outcomes(write(tmp_path / "bad.parquet", **{**good, **change}), tmp_path / "data")
+    assert refused.value.hint
     assert not [path for path in (tmp_path / "data/outcomes").rglob("*") if path.is_file()]
+
+
+def test_nanoseconds_as_pandas_writes_them_are_taken_to_the_microsecond(tmp_path):
+    at = int(MOMENT.timestamp() * 1e9) + 1
+    columns = {"event_id": ["a", "b"], "unit": ["u", "u"], "metric": ["correct"] * 2, "value": [1.0, 1.0]}
+    path = write(tmp_path / "export.parquet", **columns, time=pa.array([at, None], pa.timestamp("ns")))
+    take_outcomes(path, tmp_path / "data")
+    assert read(tmp_path / "data")[0][5] == at // 1000
+
+
+def test_a_file_with_a_damaged_page_and_a_folder_are_refused_by_name(tmp_path):
+    ids = [f"{number:x}" for number in range(5000)]
+    path = write(tmp_path / "export.parquet", event_id=ids, unit=ids, metric=["correct"] * 5000, value=[1.0] * 5000)
+    content = bytearray(path.read_bytes())
+    content[1000:1040] = bytes(byte ^ 0xFF for byte in content[1000:1040])
+    path.write_bytes(content)
+    with pytest.raises(InvalidRows, match=r"export.parquet: cannot be read as Parquet: Corrupt"):
+        take_outcomes(path, tmp_path / "data")
+    with pytest.raises(InvalidRows, match="is a folder"):
+        take_outcomes(tmp_path, tmp_path / "data")
 
 
 def test_a_missing_column_and_a_file_that_is_no_parquet_are_named(tmp_path):

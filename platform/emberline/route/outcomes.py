@@ -100,7 +100,7 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
         raise InvalidOutcomes("body", "JSON is required") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidOutcomes(*_wrong(first["type"], first["loc"])) from error
+        raise InvalidOutcomes(*what_is_wrong(first["type"], first["loc"])) from error
     for number, outcome in enumerate(sent.outcomes):
         if outcome.time is not None and outcome.time > now_s + AHEAD_S:
             field = f"outcomes.{number}.time"
@@ -120,7 +120,7 @@ def parse_outcomes(body: bytes, key: bytes, now_s: float) -> list[Row]:
     return list(reversed(rows.values()))
 
 
-def _wrong(kind: str, place: tuple[int | str, ...]) -> tuple[str, str]:
+def what_is_wrong(kind: str, place: tuple[int | str, ...]) -> tuple[str, str]:
     """The field that is wrong, and what is wanted of it, in a sender's words."""
     field = ".".join(map(str, place)) or "body"
     if kind == "extra_forbidden":

@@ -11,27 +11,33 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from emberline import storage
-from emberline.errors import EmberlineError, MissingFile
+from emberline.errors import EmberlineError, InvalidOption, MissingFile
 from emberline.exposure import OUTCOMES, Row, hash_unit, load_key, partition_name
-from emberline.route.outcomes import AHEAD_S, Outcome
+from emberline.route.outcomes import AHEAD_S, Outcome, what_is_wrong
 
 _REQUIRED = ("event_id", "unit", "metric", "value")
 _OPTIONAL = ("request_id", "time")
 _BATCH_ROWS = 1 << 16
+_NONE_TAKEN = "nothing of the file was taken; mend the column, or leave such rows out, and take it again"
+_TIMES = "a timestamp, or Unix seconds; milliseconds must be divided by 1000"
 
 
-class InvalidRows(EmberlineError):
+class InvalidRows(InvalidOption):
     """A file of outcomes that cannot be taken; nothing of it was."""
+
+    def __init__(self, path: Path, fact: str, *, hint: str = _NONE_TAKEN) -> None:
+        EmberlineError.__init__(self, fact, place=path, hint=hint)
+        self.key, self.got, self.required = "the file", fact, "rows that are outcomes"
 
 
 def take_outcomes(path: Path, data: Path) -> int:
@@ -43,6 +49,8 @@ def take_outcomes(path: Path, data: Path) -> int:
         MissingFile: there is no such file.
         InvalidRows: no Parquet, a column is missing, or a row cannot be used.
     """
+    if path.is_dir():
+        raise InvalidRows(path, "is a folder; a Parquet file is required", hint=f"name its files: {path}/….parquet")
     if not path.is_file():
         raise MissingFile(path, "the Parquet file of outcomes")
     key = load_key(data)
@@ -84,23 +92,35 @@ def _batches(path: Path, key: bytes) -> Iterator[list[Row]]:
             missing = [name for name in _REQUIRED if name not in names]
             if missing:
                 required = f"columns {', '.join(_REQUIRED)} are required; {', '.join(_OPTIONAL)} may be there"
-                raise InvalidRows(f"has no column {missing[0]!r}", place=path, hint=required)
+                raise InvalidRows(path, f"has no column {missing[0]!r}", hint=required)
             columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
             first = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-                yield [_row(path, first + index, row, key) for index, row in enumerate(batch.to_pylist())]
+                rows = _with_seconds(path, batch).to_pylist()
+                yield [_row(path, first + index, row, key) for index, row in enumerate(rows)]
                 first += len(batch)
+    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+        raise InvalidRows(path, f"cannot be read as Parquet: {error}", hint="export it again") from error
+
+
+def _with_seconds(path: Path, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Timestamps of any resolution as Unix seconds; UTC where the column says no time zone.
+
+    This machine's zone is not the warehouse's, and pandas writes nanoseconds, which a Python datetime cannot hold.
+    """
+    index = rows.schema.get_field_index("time")
+    if index < 0 or not pa.types.is_timestamp(kind := rows.schema.field(index).type):
+        return rows
+    try:
+        moments = rows.column(index).cast(options=pc.CastOptions(pa.timestamp("us", kind.tz), allow_time_truncate=True))
     except pa.ArrowInvalid as error:
-        raise InvalidRows(f"cannot be read as Parquet: {error}", place=path) from error
+        raise InvalidRows(path, f"time: {error}", hint=_TIMES) from error
+    return rows.set_column(index, "time", pc.divide(moments.cast(pa.int64()).cast(pa.float64()), 1e6))
 
 
 def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
-    now, moment, value = time.time(), raw.get("time"), raw["value"]
-    told = {
-        **raw,
-        "value": float(value) if isinstance(value, bool | Decimal) else value,
-        "time": _seconds(moment) if isinstance(moment, datetime) else moment,
-    }
+    now, value = time.time(), raw["value"]
+    told = {**raw, "value": float(value) if isinstance(value, bool | Decimal) else value}
     for name in ("event_id", "unit", "request_id"):  # warehouses hold ids as numbers, too
         if isinstance(told.get(name), int):
             told[name] = str(told[name])
@@ -108,11 +128,11 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         outcome = Outcome.model_validate(told)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-        place = ".".join(map(str, wrong["loc"]))
-        raise InvalidRows(f"row {number}: {place}: {wrong['msg']}", place=path) from error
+        column, fact = what_is_wrong(wrong["type"], wrong["loc"])
+        hint = _TIMES if column == "time" else _NONE_TAKEN
+        raise InvalidRows(path, f"row {number}: {fact}", hint=hint) from error
     if outcome.time is not None and outcome.time > now + AHEAD_S:
-        hint = "Unix seconds or a timestamp; milliseconds must be divided by 1000"
-        raise InvalidRows(f"row {number}: time: {outcome.time:g} is more than a day ahead", place=path, hint=hint)
+        raise InvalidRows(path, f"row {number}: time {outcome.time:g} is more than a day ahead", hint=_TIMES)
     return {
         "time_us": round((now if outcome.time is None else outcome.time) * 1e6),
         "event_id": outcome.event_id,
@@ -122,11 +142,6 @@ def _row(path: Path, number: int, raw: dict[str, Any], key: bytes) -> Row:
         "value": outcome.value,
         "received_us": round(now * 1e6),
     }
-
-
-def _seconds(moment: datetime) -> float:
-    """Unix time; UTC where the column says no time zone: this machine's is not the warehouse's."""
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _by_partition(rows: list[Row]) -> dict[str, list[Row]]:
