@@ -128,7 +128,8 @@ def _grouped(drafts: Drafts, measured: Mapping[str, Measured]) -> dict[str, ByFi
 def _key(drafts: Drafts, settings: Compress) -> str:
     return digest_of(
         {
-            "packages": {name: _hashes(folder, artifact) for name, (folder, artifact) in drafts.items()},
+            # the folder's name is the key of the stages, and so of the rows too, which equal packages do not tell
+            "packages": {name: [folder.name, _hashes(folder, one)] for name, (folder, one) in drafts.items()},
             "batch_sizes": settings.batch_sizes,
             "threads": settings.threads,
             "machine": machine_name(),

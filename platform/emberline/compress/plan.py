@@ -4,8 +4,6 @@ A step's key is a digest over the key before it, its settings, and what else it 
 and a change repeats that step and those after it, no more.
 """
 
-import importlib.util
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import emberline
 from emberline import storage
+from emberline.compress.sources import code_digest, files_digest, rows_digest
 from emberline.compress.target import Target
 from emberline.errors import InvalidSetting
 from emberline.paper import MANIFEST, digest_of
@@ -119,7 +118,6 @@ def choose_backends(variant: Variant, target: Target) -> tuple[tuple[ExportBacke
 
 def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path | None) -> str:
     """What all steps depend on: weights, rows, how rows are prepared, this machine's target, versions, code."""
-    references = (recipe.model.factory, recipe.data.source)
     return digest_of(
         {
             "trained": trained_digest,
@@ -129,8 +127,9 @@ def base_key(recipe: Recipe, trained_digest: str, target: Target, search: Path |
             "seed": recipe.seed,
             "target": [target.vnni, target.compiler, target.native, target.device, target.capability],
             "libraries": {library: _version(library) for library in _LIBRARIES},
-            "code": _digest_files(_stage_code()),
-            "users": [_digest_files(_source_files(reference, search)) for reference in references],
+            "code": files_digest(_stage_code()),
+            "users": code_digest((recipe.model.factory, recipe.data.source), search),
+            "rows": rows_digest(recipe.data.arguments),
         }
     )
 
@@ -153,8 +152,8 @@ def _also_reads(
     if isinstance(stage, Prune | Quantize) and not _trains(stage):
         return {}
     if isinstance(stage, Distill):
-        return {**_training(recipe), "taught_by": _teaching(stage, search)}
-    return _training(recipe)
+        return {**training_reads(recipe, search), "taught_by": _teaching(stage, search)}
+    return training_reads(recipe, search)
 
 
 def _trains(stage: Prune | Quantize) -> bool:
@@ -168,12 +167,17 @@ def _teaching(stage: Distill, search: Path | None) -> dict[str, Any]:
     return {
         "teacher": storage.content_hash(paper) if stage.teacher and paper.is_file() else None,
         "recorded": storage.content_hash(recorded) if recorded.is_file() else None,
-        "student": _digest_files(_source_files(stage.student.factory, search)) if stage.student else None,
+        "student": code_digest([stage.student.factory], search) if stage.student else None,
     }
 
 
-def _training(recipe: Recipe) -> dict[str, Any]:
-    return {"train": recipe.train.model_dump(mode="json"), "code": _digest_files((_PACKAGE / "train").rglob("*.py"))}
+def training_reads(recipe: Recipe, search: Path | None) -> dict[str, Any]:
+    """What all that trains depends on: settings, the trainer's code, loss and augmentation."""
+    return {
+        "train": recipe.train.model_dump(mode="json"),
+        "code": files_digest((_PACKAGE / "train").rglob("*.py")),
+        "users": code_digest((recipe.train.loss, recipe.train.augment), search),
+    }
 
 
 def _key(before: str, name: str, settings: Section | None, also: dict[str, Any]) -> str:
@@ -186,21 +190,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "absent"
-
-
-def _digest_files(files: Iterable[Path]) -> str:
-    return digest_of({path.name: storage.content_hash(path) for path in sorted(files)})
-
-
-def _source_files(reference: str, search: Path | None) -> list[Path]:
-    """The file of the user's function, found without running it where it stands beside the recipe."""
-    module = reference.partition(":")[0]
-    path = Path(*module.split(".")).with_suffix(".py")
-    for root in (*([search] if search else []), _PACKAGE.parent):
-        if (root / path).is_file():
-            return [root / path]
-    try:
-        found = importlib.util.find_spec(module)
-    except ImportError:
-        return []  # the stage that needs it says what is wrong
-    return [Path(found.origin)] if found and found.origin and Path(found.origin).is_file() else []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emberline import storage
-from emberline.compress.plan import base_key
+from emberline.compress.plan import base_key, training_reads
 from emberline.compress.search.select import Costs, Evaluated, Look
 from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Candidate, Net
@@ -79,7 +79,7 @@ def records_of(sought: Sought) -> Records:
     key = digest_of(
         {
             "base": base_key(job.recipe, job.parent.digest, job.target, job.path.parent),
-            "train": job.recipe.train.model_dump(mode="json"),
+            "train": training_reads(job.recipe, job.path.parent),
             "search": sought.search.model_dump(mode="json", exclude=_BUDGETS),
             "artifacts": variants,
             "batch_sizes": settings.batch_sizes,
