@@ -10,6 +10,52 @@ import time
 import pytest
 
 from emberline import paper, process
+from emberline.compress.chain import Done, run_chain
+from emberline.compress.job import open_job
+
+
+def chain_of(run, cache, stages: int) -> list[Done]:
+    """The first stages of int8, those that need no compiler."""
+    job = open_job(run.recipe_path, (), run.runs)
+    planned = job.plan("int8")
+    return run_chain(
+        "int8",
+        steps=planned.steps[:stages],
+        cache=cache,
+        log=job.log,
+        make_context=lambda: job.context(planned),
+        first_state=job.first_state,
+    )
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("model.safetensors", flip_a_bit),
+        ("model.safetensors", lambda path: os.truncate(path, 100)),
+        ("model.safetensors", lambda path: path.unlink()),
+        ("state.json", lambda path: path.write_text(path.read_text().replace('"accuracy": 0.', '"accuracy": 1.'))),
+        ("state.json", lambda path: os.truncate(path, 100)),
+    ],
+    ids=["a bit", "cut off", "gone", "another accuracy", "half a description"],
+)
+def test_a_stage_that_was_altered_in_the_cache_is_done_again_and_told(trained_run, tmp_path, file, damage):
+    first = chain_of(trained_run, tmp_path, 2)
+    weights = first[1].folder / "model.safetensors"
+    before = weights.read_bytes()
+    damage(first[1].folder / file)
+    again = chain_of(trained_run, tmp_path, 2)
+    assert [one.cached for one in again] == [True, False]
+    assert weights.read_bytes() == before
+    told = f"int8: {first[1].folder / file} is not as it was written, so the stage is done again"
+    assert told in trained_run.log_lines()
+    assert [one.cached for one in chain_of(trained_run, tmp_path, 2)] == [True, True]
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emberline.compress.kept import altered
 from emberline.compress.plan import FUNCTIONS, STATE, Step
 from emberline.runlog import RunLog
 
@@ -50,9 +51,8 @@ def run_chain(
     Args:
         first_state: the trained model; called only when no step is in the cache.
     """
-    held = [step for step in steps if (folder_of(cache, step) / STATE).is_file()]
     ready = 0
-    while ready < len(steps) and steps[ready] in held:
+    while ready < len(steps) and _is_held(artifact, folder_of(cache, steps[ready]), log):
         ready += 1
     done = [_read(step, folder_of(cache, step), cached=True) for step in steps[:ready]]
     if ready:
@@ -86,6 +86,16 @@ def run_chain(
         log.event("compress_stage", **facts, accuracy=done[-1].note["accuracy"])
         log.say(f"{artifact}: {step.name} took {done[-1].seconds:.1f} s, accuracy {done[-1].note['accuracy']:.2%}")
     return done
+
+
+def _is_held(artifact: str, folder: Path, log: RunLog) -> bool:
+    """Whether a step is in the cache, whole."""
+    if not (folder / STATE).is_file():
+        return False
+    wrong = altered(folder)
+    if wrong is not None:
+        log.say(f"{artifact}: {folder / wrong} is not as it was written, so the stage is done again")
+    return wrong is None
 
 
 def folder_of(cache: Path, step: Step) -> Path:

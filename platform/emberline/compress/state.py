@@ -18,6 +18,7 @@ from torch import nn
 from emberline import models, storage
 from emberline.artifact import PROBE, ChannelEdit, Package, Precision
 from emberline.compress.context import Context
+from emberline.compress.kept import sealed
 from emberline.compress.plan import STATE
 from emberline.recipe import Model, Recipe
 
@@ -110,7 +111,7 @@ def write_state(state: State, target: Path) -> None:
         "calibration_rows": state.calibration_rows,
         "note": state.note,
     }
-    storage.write_bytes(partial / STATE, json.dumps(described, indent=1).encode())
+    storage.write_bytes(partial / STATE, sealed(described, partial))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
 
