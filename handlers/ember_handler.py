@@ -5,7 +5,7 @@ user's own handler may subclass `EmberHandler` too: `from ember_handler import E
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,7 @@ import ember_reader
 import ember_worker
 import numpy as np
 import orjson
+from ember_patience import TooLong, clock
 from ember_prediction import Prediction
 from ember_preprocessing import Array, InvalidInput, Preprocessing, stack
 from ts.context import Context
@@ -34,7 +35,10 @@ JSON = "application/json"
 FAILED = "the model failed on this input; the server's log has the reason"
 # asks, on a request without a body, for the protocol's metadata; TorchServe drops what stands after a `?`
 METADATA_HEADER = "x-ember-metadata"
+LATER = "the worker has too much before it; try again"
 BODY_NAMES = ("body", "data")  # TorchServe's names for a body, raw and as the customary form field
+# requests of more rows than that are computed after the others and each alone, so that they hold up nobody else
+_MANY_ROWS = 64
 
 
 @dataclass
@@ -102,12 +106,16 @@ class EmberHandler:
         Args:
             data: parameters of each request by name, as TorchServe has them.
         """
+        clock.begin()
         answers: list[bytes] = [b""] * len(data)
         requests = []
         for index, parameters in enumerate(data):
             context.set_response_content_type(index, JSON)
             if not any(parameters.values()) and context.get_request_header(index, METADATA_HEADER):
                 answers[index] = self._metadata(context)
+                continue
+            if index and not clock.may_prepare():
+                answers[index] = self._put_off(context, index)
                 continue
             request = self._judged(context, index, answers, self.parse, parameters)
             if request is not None:
@@ -147,8 +155,12 @@ class EmberHandler:
         Raises:
             InvalidInput: names the instance and field.
         """
-        rows = []
+        rows: list[tuple[Array, ...]] = []
+        began = clock.now
         for number, instance in enumerate(request.instances):
+            if clock.has_prepared_too_long(began):
+                done = f"{number} of {len(request.instances)} rows were prepared"
+                raise InvalidInput(_whole(request), f"{done} in {clock.longest_preparation_s:g} s; send fewer at once")
             try:
                 row = self.preprocessing(instance)
                 self._check_shapes(row)
@@ -192,7 +204,10 @@ class EmberHandler:
                     for (index, request), start, end in zip(requests, [0, *ends], ends, strict=False)
                 ]
         jobs = []
-        for index, request in requests:
+        for number, (index, request) in enumerate(requests):
+            if number and not clock.may_prepare():
+                answers[index] = self._put_off(context, index)
+                continue
             rows = self._judged(context, index, answers, self.prepare, request)
             if rows is not None:
                 jobs.append(Job(index, request, stack(rows)))
@@ -219,23 +234,33 @@ class EmberHandler:
             answers[index] = self._fail(context, index, FAILED)
         return None
 
-    def _predict(self, jobs: Sequence[Job]) -> list[tuple[Job, Sequence[Prediction | None] | None]]:
-        """Predictions of each job, in one batch; should that fail, each alone, so that one cannot fail the others."""
-        if not jobs:
-            return []
-        together = self._computed(jobs)
-        if together is not None:
-            ends = list(accumulate(job.num_rows for job in jobs))
-            return [(job, together[end - job.num_rows : end]) for job, end in zip(jobs, ends, strict=True)]
-        if len(jobs) == 1:
-            return [(jobs[0], None)]
-        return [(job, self._computed([job])) for job in jobs]
+    def _predict(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Sequence[Prediction | None] | TooLong | None]]:
+        """Predictions of each job: small ones in one batch, the others each alone."""
+        small = [job for job in jobs if job.num_rows <= _MANY_ROWS]
+        if small:
+            yield from self._predict_together(small)
+        for job in jobs:
+            if job.num_rows > _MANY_ROWS:
+                yield from self._predict_together([job])
 
-    def _computed(self, jobs: Sequence[Job]) -> Sequence[Prediction | None] | None:
+    def _predict_together(self, jobs: Sequence[Job]) -> list[tuple[Job, Sequence[Prediction | None] | TooLong | None]]:
+        """Predictions in one batch; should that fail, each alone, so that one cannot fail the others."""
+        together = self._computed(jobs)
+        if together is None and len(jobs) > 1:
+            return [(job, self._computed([job])) for job in jobs]
+        if together is None or isinstance(together, TooLong):
+            return [(job, together) for job in jobs]
+        ends = list(accumulate(job.num_rows for job in jobs))
+        return [(job, together[end - job.num_rows : end]) for job, end in zip(jobs, ends, strict=True)]
+
+    def _computed(self, jobs: Sequence[Job]) -> Sequence[Prediction | None] | TooLong | None:
         """A prediction for each row; None when the model failed, which is logged with its traceback."""
         rows = sum(job.num_rows for job in jobs)
+        is_early = clock.is_early()
         try:
             predictions = self.compute(jobs)
+        except TooLong:
+            return TooLong(is_alone=len(jobs) == 1 and is_early)
         except Exception:
             # a compiled or a user's model may raise anything; the client is told that it failed, the log is told why
             log.exception("the model failed on a batch of %d rows", rows)
@@ -245,7 +270,12 @@ class EmberHandler:
             return None
         return predictions
 
-    def _answer(self, context: Context, job: Job, predictions: Sequence[Prediction | None] | None) -> bytes:
+    def _answer(self, context: Context, job: Job, predictions: Sequence[Prediction | None] | TooLong | None) -> bytes:
+        if isinstance(predictions, TooLong) and predictions.is_alone:
+            fact = f"{job.num_rows} rows take longer than this server waits for an answer; send fewer at once"
+            return self._refuse(context, job.index, InvalidInput(_whole(job.request), fact))
+        if isinstance(predictions, TooLong) or not clock.may_answer():
+            return self._put_off(context, job.index)
         if predictions is None:
             return self._fail(context, job.index, FAILED)
         if not ember_prediction.all_usable(predictions):
@@ -264,6 +294,11 @@ class EmberHandler:
         context.set_response_status(code=400, phrase="Bad Request", idx=index)
         return ember_protocol.render_error(str(error), error.field)
 
+    def _put_off(self, context: Context, index: int) -> bytes:
+        context.set_response_status(code=503, phrase="Service Unavailable", idx=index)
+        context.set_response_header(index, "Retry-After", "1")
+        return ember_protocol.render_error(LATER)
+
     def _fail(self, context: Context, index: int, text: str) -> bytes:
         context.set_response_status(code=500, phrase="Internal Server Error", idx=index)
         return ember_protocol.render_error(text)
@@ -280,6 +315,11 @@ class EmberHandler:
         """The first call of a package is slow, and shows what would fail each later one, such as too few labels."""
         row = self.preprocessing(probe["instance"])
         self.interpret(self.model(stack([row]))[0])
+
+
+def _whole(request: ember_protocol.Request) -> str:
+    """What an error names when a request is too much as a whole."""
+    return {"oip": "inputs", "instances": "instances"}.get(request.style, "body")
 
 
 def _version(context: Context) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from ember_prediction import Prediction
-from ember_preprocessing import InvalidInput, numbers
+from ember_preprocessing import InvalidInput, has_far_more, numbers
 
 # BYTES are strings (base64 of images, text); the model's own input decides which numbers it takes
 _INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
@@ -183,8 +183,10 @@ def _shape(name: str, shape: object, max_rows: int) -> tuple[int, ...]:
 
 def _numbers(name: str, shape: tuple[int, ...], datatype: str, data: list[Any]) -> Any:
     """Flat or nested data as an array of the given shape; the model's own input decides on dtype and range later."""
-    array = numbers(f"{name}.data", data)
     size = math.prod(shape)
+    if has_far_more(data, size):
+        raise InvalidInput(f"{name}.data", f"more than {size} values; shape {list(shape)} needs {size}")
+    array = numbers(f"{name}.data", data)
     if array.size != size or (array.ndim != 1 and array.shape != shape):
         raise InvalidInput(
             f"{name}.data", f"{array.size} values of shape {list(array.shape)}; shape {list(shape)} needs {size}"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from ember_backends import Program, device
+from ember_patience import clock
 from ember_probe import open_program, probe_apart, probe_row, read_json
 from ember_text import cut, free_tokens
 from numpy.typing import NDArray
@@ -76,13 +77,15 @@ class LoadedModel:
 
         Raises:
             ValueError: no rows, or an input of another dtype or shape than the model takes.
+            TooLong: the server would not wait for the next piece.
         """
         rows = self._check(batch)
         limit = int(self.package["max_batch"])
-        pieces = [
-            self._program(cut([array[start : start + limit] for array in batch], self.tokens))
-            for start in range(0, rows, limit)
-        ]
+        pieces = []
+        for start in range(0, rows, limit):
+            if start:
+                clock.check_computing()
+            pieces.append(self._program(cut([array[start : start + limit] for array in batch], self.tokens)))
         if len(pieces) == 1:
             return tuple(pieces[0])
         return tuple(np.concatenate(outputs) for outputs in zip(*pieces, strict=True))

@@ -10,7 +10,7 @@ import base64
 import binascii
 import io
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import ember_text
@@ -18,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_IMAGE_PIXELS = 64_000_000
+# decoding is a quarter of a second's work for that many, and a picture of more is a file of a few kB as well
+MAX_IMAGE_PIXELS = 25_000_000
 _EXACT = 2.0**53
 _FLAT_ROWS = 2  # dimensions of rows of plain lists
+_ANY_NUMBER = 1 << 62
+_SURPLUS = 10_000  # values beyond those of a shape up to which a wrong shape is told as it is
 _MAX_DEPTH = 32  # dimensions of an array, and a limit for lists in lists
 
 Array = NDArray[Any]
@@ -105,10 +108,13 @@ def _missing(spec: Mapping[str, Any]) -> Array:
 
 def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     name, shape, dtype = spec["name"], tuple(spec.get("shape", ())), np.dtype(spec.get("dtype", "float32"))
+    size = int(np.prod(shape))
+    if has_far_more(value, size):
+        raise InvalidInput(name, f"more than {size} values; shape {list(shape)} is required")
     array = numbers(name, value)
     if array.shape != shape:
         # one flat list of the right length is what many clients send, and a bare number where one is wanted
-        if array.ndim > 1 or array.size != int(np.prod(shape)):
+        if array.ndim > 1 or array.size != size:
             raise InvalidInput(name, f"shape is {list(array.shape)}; {list(shape)} is required")
         array = array.reshape(shape)
     least, most = array.min(), array.max()  # NaN if any is NaN, so these two stand for all
@@ -141,7 +147,7 @@ def _column(spec: Mapping[str, Any], values: list[Any]) -> Array | None:
 
 def _regular(values: list[Any], shape: tuple[int, ...]) -> Array | None:
     """Rows of numbers as an array (B, *shape), None where they are not that; rows may be flat, but then all are."""
-    if not _are_numbers(values, _MAX_DEPTH):
+    if not _are_numbers(values, _MAX_DEPTH, len(values) * int(np.prod(shape))):
         return None
     try:
         array = np.asarray(values)
@@ -187,18 +193,31 @@ def numbers(field: str, value: Any) -> Array:
     return array
 
 
-def _are_numbers(value: Any, depth: int) -> bool:
-    """Whether lists hold numbers and arrays alone; clients cannot send arrays, data sources may."""
+def has_far_more(value: Any, most: int) -> bool:
+    """Whether lists hold far more than `most` values, at any depth; looks at no more of them than it takes to tell."""
+    most += _SURPLUS
+    level: Sequence[Any] = value if isinstance(value, list | tuple) else ()
+    for _ in range(_MAX_DEPTH):
+        if len(level) > most:
+            return True
+        level = list(islice(chain.from_iterable(one for one in level if isinstance(one, list | tuple)), most + 1))
+    return False
+
+
+def _are_numbers(value: Any, depth: int, most: int = _ANY_NUMBER) -> bool:
+    """Whether lists hold numbers and arrays alone, `most` of them; clients cannot send arrays, data sources may."""
     if not isinstance(value, list | tuple):
         return hasattr(value, "__array__") or (isinstance(value, int | float) and not isinstance(value, bool))
     level: Sequence[Any] = value
     for left in range(depth, -1, -1):  # a level at a time, as long as a level holds lists alone: most do
+        if len(level) > most:
+            return False
         kinds = set(map(type, level))
         if kinds <= {int, float}:
             return True
         if not kinds <= {list, tuple}:
-            return left > 0 and all(_are_numbers(one, left - 1) for one in level)
-        level = list(chain.from_iterable(level))
+            return left > 0 and all(_are_numbers(one, left - 1, most) for one in level)
+        level = list(islice(chain.from_iterable(level), most + 1))
     return False
 
 

@@ -4,6 +4,7 @@ Plain: `{"pixels": …}` asks for one prediction, `{"instances": [{"pixels": …
 other protocol, known by `inputs` being a list. Answers are bytes: TorchServe would render a dict with `indent=2`.
 """
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,10 +95,15 @@ def load_json(body: object) -> object:
         return body
     if not body:
         raise InvalidInput("body", EMPTY)
+    collects = gc.isenabled()
+    gc.disable()  # of a body of millions of lists it would look through all so far again and again
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("body", f"no JSON: {error}") from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def kind(value: object) -> str:

@@ -85,6 +85,17 @@ def test_a_long_text_among_many_short_ones_takes_no_memory():
     assert peak < 10_000_000
 
 
+@pytest.mark.parametrize("value", [[1] * 1_000_000, [[1] * 1_000_000], [[]] * 1_000_000])
+def test_far_more_values_than_a_shape_has_are_refused_before_they_are_looked_at(value):
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match=r"x: more than 2 values; shape \[2\] is required"):
+        decode(X, value)
+    assert Preprocessing({"inputs": [X]}).together([{"x": value}]) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
 def test_lists_nested_beyond_reason_are_refused():
     value = [1]
     for _ in range(900):

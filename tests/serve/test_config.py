@@ -55,19 +55,21 @@ def test_workers_traceback_lines_are_logged_to_their_own_file():
 
 def test_environment_cannot_override_the_settings():
     base = {"PATH": "/bin", "TS_CONFIG_FILE": "/evil", "LOG_LOCATION": "/elsewhere", "TEMP": "/tmp", "HOME": "/h"}
-    told = config.environment(base, work=Path("/w"), threads=3)
+    told = config.environment(base, work=Path("/w"), threads=3, response_timeout_s=4)
     assert "TS_CONFIG_FILE" not in told
     assert (told["TEMP"], told["LOG_LOCATION"], told["HOME"]) == ("/w/temp", "/w/logs", "/h")
     assert told["OMP_NUM_THREADS"] == told["EMBERLINE_THREADS"] == "3"
 
 
 def test_workers_take_the_gpus_asked_for_in_turns_and_no_other_is_visible():
-    told = config.environment({}, work=Path("/w"), threads=1, devices=(2, 3), memory_share=0.5)
+    told = config.environment({}, work=Path("/w"), threads=1, response_timeout_s=4, devices=(2, 3), memory_share=0.5)
     assert told["CUDA_VISIBLE_DEVICES"] == told["EMBERLINE_DEVICES"] == "2,3"
     assert told["EMBERLINE_DEVICE_MEMORY_SHARE"] == "0.5"
     assert settings(devices=(2, 3))["number_of_gpu"] == "2"
     assert "number_of_gpu" not in settings()
-    assert "EMBERLINE_DEVICES" not in config.environment({"CUDA_VISIBLE_DEVICES": "1"}, work=Path("/w"), threads=1)
+    assert "EMBERLINE_DEVICES" not in config.environment(
+        {"CUDA_VISIBLE_DEVICES": "1"}, work=Path("/w"), threads=1, response_timeout_s=4
+    )
 
 
 def test_one_process_a_gpu_unless_workers_are_told():

@@ -134,6 +134,7 @@ def environment(
     *,
     work: Path,
     threads: int,
+    response_timeout_s: int,
     devices: Sequence[int] = (),
     memory_share: float | None = None,
 ) -> dict[str, str]:
@@ -157,5 +158,6 @@ def environment(
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "EMBERLINE_THREADS": str(threads),
+        "EMBERLINE_RESPONSE_TIMEOUT_S": str(response_timeout_s),
         **gpus,
     }

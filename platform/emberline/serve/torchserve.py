@@ -46,6 +46,7 @@ class Setup:
             os.environ,
             work=self.work,
             threads=self.settings.threads,
+            response_timeout_s=self.settings.response_timeout_s,
             devices=self.settings.devices,
             memory_share=self.settings.device_memory_share,
         )
