@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from emberline import process
-from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.errors import EmberlineError, InvalidOption, StageFailed
 
 # a parent that starts, under a keeper, a child that starts a grandchild in a session of its own; each writes its pid
 PARENT = """
@@ -165,8 +165,14 @@ def test_port_in_use_is_named():
 
 @pytest.mark.parametrize("port", [-1, 65_536, 99_999])
 def test_a_number_that_is_no_port_is_refused(port):
-    with pytest.raises(InvalidSetting, match=f"the port is {port}; a number from 0 to 65535 is required"):
+    with pytest.raises(InvalidOption, match=f"the port is {port}; a number from 0 to 65535 is required"):
         process.require_free_port(port, "the test")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", ""])
+def test_an_address_of_another_machine_is_told_apart_from_a_port_in_use(host):
+    with pytest.raises(InvalidOption, match=f"the address is '{host}:8080'; one that can be listened on here"):
+        process.require_free_port(8080, "the test", host)
 
 
 def test_free_port_can_be_bound():

@@ -131,6 +131,14 @@ def test_wrong_options_name_what_is_wanted(parse, texts, fact):
     assert fact in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("::1", "http://[::1]:8080")],
+)
+def test_a_router_that_listens_everywhere_is_reached_at_loopback_of_its_kind(host, url):
+    assert Settings({}, {}, Address(host, 8080)).url == url
+
+
 def test_a_default_without_an_upstream_is_refused_with_the_option_to_add():
     with pytest.raises(InvalidSetting, match="digits=9") as refused:
         Settings(UPSTREAMS, {"digits": "9"}, Address("127.0.0.1", 1), limits=Limits())

@@ -91,6 +91,7 @@ def route(
         parse_defaults,
         parse_headers,
         parse_limits,
+        parse_port,
         parse_processes,
         parse_seconds,
         parse_share,
@@ -101,7 +102,7 @@ def route(
     settings = Settings(
         parse_upstreams(upstream),
         parse_defaults(default),
-        Address(host, port or process.free_port()),
+        Address(host, parse_port(port, "--port") or process.free_port()),
         parse_address(dashboard, "--dashboard") if dashboard else None,
         parse_limits(
             timeout_s=timeout_s,
@@ -120,6 +121,7 @@ def route(
         processes=parse_processes(processes),
         taps=data.absolute() / "spool" / "taps" if samples is not None else None,
     )
+    envoy_port = parse_port(admin_port, "--admin-port")
     keep_s = parse_duration(keep, "--keep", above=0) if keep is not None else None
     samples_s = parse_duration(samples, "--samples", above=0) if samples is not None else 0.0
     folders = Folders(
@@ -134,7 +136,7 @@ def route(
     )
     log = RunLog(state / "route.jsonl")
     with sole_owner(folders, log.say):
-        router = Router(settings, folders, admin_port, log)
+        router = Router(settings, folders, envoy_port, log)
 
         def end(_number: int, _frame: FrameType | None) -> None:
             router.stopping.set()

@@ -5,6 +5,7 @@ torchrun's agent and look after their own parent.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
-from emberline.errors import EmberlineError, InvalidSetting, StageFailed
+from emberline.errors import EmberlineError, InvalidOption, StageFailed
 
 T = TypeVar("T")
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -144,19 +145,29 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def require_free_port(port: int, what: str, host: str = "127.0.0.1") -> None:
-    """Raises a clear error when somebody else listens on `host:port`, or when `port` is no port number."""
+    """Raises a clear error when nobody can listen on `host:port`.
+
+    Raises:
+        EmberlineError: somebody else listens there.
+        InvalidOption: it is no port number, or no address of this machine that this user may listen on.
+    """
     if not 0 <= port < 1 << 16:
-        raise InvalidSetting(what, "the port", port, "a number from 0 to 65535", hint="0 picks a free one")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
+        raise InvalidOption(what, "the port", port, "a number from 0 to 65535", hint="0 picks a free one")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             raise EmberlineError(
                 f"port {port} is in use; {what} needs it",
                 place=f"{host}:{port}",
                 hint="stop what listens there, or choose another port",
             ) from error
+        required = f"one that can be listened on here ({error.strerror})"
+        hint = "127.0.0.1 is for this machine alone, 0.0.0.0 for all that reach it"
+        raise InvalidOption(what, "the address", f"{host}:{port}", required, hint=hint) from error
 
 
 def wait_until(condition: Callable[[], T | None], timeout_s: float, what: str, *, every_s: float = 0.05) -> T:

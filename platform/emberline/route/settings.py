@@ -31,7 +31,7 @@ class Address(NamedTuple):
         return True
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Served(NamedTuple):
@@ -131,6 +131,9 @@ class Settings:
     taps: Path | None = None
 
     def __post_init__(self) -> None:
+        if not self.listen.is_ip:
+            hint = "127.0.0.1 is for this machine alone, 0.0.0.0 for all that reach it"
+            raise InvalidOption("route", "--host", self.listen.host, "an IP address", hint=hint)
         for model, version in self.defaults.items():
             if Served(model, version) not in self.upstreams:
                 raise InvalidOption(
@@ -144,9 +147,10 @@ class Settings:
     @property
     def url(self) -> str:
         """Where this machine reaches the router; one that listens everywhere is reached at loopback."""
-        everywhere = self.listen.is_ip and ipaddress.ip_address(self.listen.host).is_unspecified
-        scheme = "http" if self.edge.tls is None else "https"
-        return f"{scheme}://{'127.0.0.1' if everywhere else self.listen.host}:{self.listen.port}"
+        host, port = self.listen
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+        return f"{'http' if self.edge.tls is None else 'https'}://{Address(host, port)}"
 
 
 def parse_address(text: str, option: str) -> Address:
@@ -159,6 +163,17 @@ def parse_address(text: str, option: str) -> Address:
     if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise InvalidOption(option, "address", text, "HOST:PORT", hint="such as 127.0.0.1:8085")
     return Address(host.strip("[]"), int(port))
+
+
+def parse_port(port: int, option: str) -> int:
+    """A port to listen on, or 0 for a free one.
+
+    Raises:
+        InvalidOption: it is no port.
+    """
+    if not 0 <= port < 1 << 16:
+        raise InvalidOption("route", option, port, "a number from 0 to 65535", hint="0 picks a free one")
+    return port
 
 
 def parse_upstreams(texts: Iterable[str]) -> dict[Served, Address]:
