@@ -83,13 +83,23 @@ def test_wrong_usage_exits_with_2_and_a_hint(line: str, fact: str, hint: str) ->
     assert hint in remedy
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": []}', '{"keys": ["a"]}', '{"key": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"keys": []}', '{"keys": ["a"]}', '{"key": "x"}', '{"keys": [{"kty": "RSA"}]}']
+)
 def test_a_file_of_token_keys_that_holds_none_is_wrong_usage(content: str, tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_text(content)
     done = emberline("route", "--jwks", "jwks.json", "--jwt-issuer", "us", cwd=tmp_path)
     assert done.returncode == 2
     assert "--jwks is 'jwks.json'; a file of JSON Web Keys is required" in done.stderr
     assert "hint: JSON such as" in done.stderr
+
+
+def test_a_certificate_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").write_text("none")
+    done = emberline("route", "--port", "0", "--tls-cert", "tls.crt", "--tls-key", "tls.crt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "a certificate in PEM and its own key, without a password" in done.stderr
+    assert "hint: both files are replaced by a renewal" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["train", "compress", "archive"])

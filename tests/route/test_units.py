@@ -295,6 +295,20 @@ def test_a_replaced_certificate_is_served_at_once(guarded):
     wait_until(lambda: served_name(guarded.port) == "second.test", 10, "the new certificate")
 
 
+def test_a_hangup_while_key_and_certificate_are_no_pair_restarts_nothing_and_says_so(guarded):
+    before, key = guarded.paper["envoy_pid"], guarded.secrets / "tls.key"
+    mine = key.read_bytes()
+    (guarded.secrets / ".tls.key").write_text("half a key")
+    (guarded.secrets / ".tls.key").replace(key)
+    os.kill(guarded.child.pid, process.signal.SIGHUP)
+    told = "not restarted, what was in force stays: route: --tls-cert and --tls-key"
+    wait_until(lambda: told in guarded.log, 20, "the refusal")
+    assert guarded.paper["envoy_pid"] == before
+    assert served_name(guarded.port) == "second.test"
+    (guarded.secrets / ".tls.key").write_bytes(mine)
+    (guarded.secrets / ".tls.key").replace(key)
+
+
 def test_a_hangup_reads_api_keys_again_without_a_gap(guarded):
     good = f"Bearer {token(guarded, sub='patient')}"
     fresh = "fresh-" * 4

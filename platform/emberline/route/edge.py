@@ -5,6 +5,7 @@ file of API keys is taken by SIGHUP, which restarts Envoy without a gap.
 """
 
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ KEY_HEADER = "x-api-key"
 KEY_FILTER, TOKEN_FILTER = "envoy.filters.http.api_key_auth", "envoy.filters.http.jwt_authn"
 OPEN_PATHS = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 _SDS = "tls.json"
+_PARTS = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
+"""What each kind of a JSON Web Key cannot be without. Source: RFC 7518, section 6, and RFC 8037, section 2."""
 
 
 def read_api_keys(path: Path) -> dict[str, str]:
@@ -84,11 +87,11 @@ def _check_jwks(path: Path) -> None:
     """Envoy would start without the keys, and know nobody."""
     try:
         keys = orjson.loads(path.read_bytes())["keys"]
-        usable = bool(keys) and all(isinstance(key["kty"], str) for key in keys)
+        usable = bool(keys) and all(isinstance(key[part], str) for key in keys for part in _PARTS[key["kty"]])
     except (ValueError, KeyError, TypeError):
         usable = False
     if not usable:
-        hint = 'JSON such as {"keys": [{"kty": "RSA", …}]}, as the issuer publishes it'
+        hint = 'JSON such as {"keys": [{"kty": "RSA", "n": …, "e": …}]}, as the issuer publishes it'
         raise InvalidOption("route", "--jwks", str(path), "a file of JSON Web Keys", hint=hint)
 
 
@@ -137,10 +140,12 @@ def write_tls(tls: Tls, folder: Path) -> None:
 
     Raises:
         MissingFile: the certificate or its key is not there.
+        InvalidOption: they are no pair.
     """
     for path in (tls.certificate, tls.key):
         if not path.is_file():
             raise MissingFile(path, "the certificate" if path == tls.certificate else "the certificate's key")
+    _check_pair(tls)
     secret = {
         "@type": f"{TYPE}.extensions.transport_sockets.tls.v3.Secret",
         "name": "certificate",
@@ -152,6 +157,17 @@ def write_tls(tls: Tls, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SDS).write_bytes(orjson.dumps({"resources": [secret]}))
+
+
+def _check_pair(tls: Tls) -> None:
+    """An Envoy that starts with files it cannot use answers nobody, and a successor would still take the port over."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
+    except ssl.SSLError as error:
+        got = f"{tls.certificate}, {tls.key}"
+        required = f"a certificate in PEM and its own key, without a password ({error.reason or 'no PEM'}),"
+        hint = "both files are replaced by a renewal: try again when it is through"
+        raise InvalidOption("route", "--tls-cert and --tls-key", got, required, hint=hint) from error
 
 
 def _key_filter(keys: Any) -> Json:
