@@ -45,6 +45,19 @@ def test_before_rollout_has_begun_everybody_gets_the_control(tmp_path):
     assert weighted(render((experiment(tmp_path),), SETTINGS)) == [("trial/new@1.1", 0), ("trial/old@1.0", 10_000)]
 
 
+def test_a_winner_keeps_its_traffic_and_its_metadata_when_the_loser_is_served_no_more(tmp_path):
+    shipped = experiment(tmp_path, phase="Shipped", weights={"new": 10_000, "old": 0})
+    settings = Settings(parse_upstreams(["digits@1.1=127.0.0.1:1"]), {}, Address("127.0.0.1", 1))
+    rendering = render((shipped,), settings)
+    assert weighted(rendering) == [("trial/new@1.1", 10_000)]
+    assert list(rendering.clusters) == ["trial/new@1.1"]
+    asked = [route for route in rendering.routes["virtual_hosts"][0]["routes"] if "/v2/models/" in str(route["match"])]
+    assert asked[0]["route"]["cluster"] == "trial/new@1.1"
+    assert "trial/old@1.0" not in str(rendering.routes) + str(rendering.mirrored)
+    with pytest.raises(InvalidSetting, match=r"digits@1.0'; a version with an upstream"):
+        render((experiment(tmp_path, phase="RolledBack", weights={"new": 0, "old": 10_000}),), settings)
+
+
 def test_treatments_come_first_whatever_the_order_of_the_status(tmp_path):
     ramping = experiment(tmp_path, weights={"old": 9000, "new": 1000})
     assert weighted(render((ramping,), SETTINGS)) == [("trial/new@1.1", 1000), ("trial/old@1.0", 9000)]

@@ -34,6 +34,13 @@ def default_cluster_name(served: Served) -> str:
     return str(served)
 
 
+def served_variants(experiment: Experiment, settings: Settings) -> list[tuple[Variant, int]]:
+    """Variants with their weights, treatments first; without one that has ended and is served no more."""
+    weighted = zip(experiment.spec.variants, experiment.weights, strict=True)
+    model = experiment.spec.model
+    return [(variant, weight) for variant, weight in weighted if Served(model, variant.version) in settings.upstreams]
+
+
 def render_clusters(experiments: tuple[Experiment, ...], settings: Settings) -> list[Json]:
     """All clusters that routes to these experiments may name, by name."""
     clusters = [
@@ -44,7 +51,7 @@ def render_clusters(experiments: tuple[Experiment, ...], settings: Settings) -> 
         if settings.defaults.get(served.model) == served.version
     ]
     for experiment in experiments:
-        for variant in experiment.spec.variants:
+        for variant, _ in served_variants(experiment, settings):
             served = Served(experiment.spec.model, variant.version)
             facts = {"experiment": experiment.name, "variant": variant.name, "version": variant.version}
             address = settings.upstreams[served]

@@ -113,9 +113,10 @@ def check_deployed(found: Deployed, settings: Settings) -> None:
 
 def check_one(experiment: Experiment, settings: Settings) -> None:
     """Envoy takes routes to clusters that answer nothing, and weights of any sum: users would find both first."""
-    for variant in experiment.spec.variants:
+    for variant, weight in zip(experiment.spec.variants, experiment.weights, strict=True):
         served = Served(experiment.spec.model, variant.version)
-        if served not in settings.upstreams:
+        unused = experiment.terminal and not weight  # a loser is unregistered, and need not be served any more
+        if served not in settings.upstreams and not unused:
             known = [str(other) for other in settings.upstreams if other.model == served.model]
             raise InvalidSetting(
                 experiment.name,

@@ -5,9 +5,9 @@ are plain sentences here; the listener turns them into JSON, with the field from
 """
 
 from emberline.assignment import MAX_UNIT_BYTES
-from emberline.experiment import Experiment, Unit
+from emberline.experiment import Experiment, Unit, Variant
 from emberline.route.asking import asking
-from emberline.route.clusters import NOISE, SHADOW, Json, cluster_name, default_cluster_name
+from emberline.route.clusters import NOISE, SHADOW, Json, cluster_name, default_cluster_name, served_variants
 from emberline.route.headers import (
     CONFIG_HEADER,
     COPY_HEADER,
@@ -40,9 +40,9 @@ def render_routes(experiments: tuple[Experiment, ...], settings: Settings) -> Js
     for experiment in experiments:
         by_model.setdefault(experiment.spec.model, []).append(experiment)
     for model, of_model in by_model.items():
-        control = of_model[0].spec.control
-        asked = Served(model, control.version)
-        routes += _metadata_routes(asked, cluster_name(of_model[0], control), settings.limits)
+        described = _described(of_model[0])
+        asked = Served(model, described.version)
+        routes += _metadata_routes(asked, cluster_name(of_model[0], described), settings.limits)
         for path in model_paths(model):
             if of_model[0].spec.layer is None and not settings.holdout:
                 routes += _experiment_routes(of_model[0], path, settings)
@@ -120,6 +120,7 @@ def render_mirrored_routes(experiments: tuple[Experiment, ...], settings: Settin
         }
         for experiment in experiments  # with or without a shadow now: the last mirrored requests may still come
         for copy, variant in ((SHADOW, experiment.spec.treatment), (NOISE, experiment.spec.control))
+        if Served(experiment.spec.model, variant.version) in settings.upstreams
     ]
     return {"name": MIRRORED, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}
 
@@ -156,7 +157,7 @@ def _variant_routes(experiment: Experiment, path: str, settings: Settings) -> li
                     *(absent(one) for earlier in sources[:index] for one in earlier.present),
                 ],
             },
-            "route": _variants(experiment, source, settings.limits),
+            "route": _variants(experiment, source, settings),
             "request_headers_to_add": [
                 set_header(CONFIG_HEADER, experiment.config_version),
                 set_header(EXPERIMENT_HEADER, experiment.name),
@@ -211,7 +212,7 @@ def _asked_as_json(route: Json) -> tuple[Json, Json]:
     return form, route
 
 
-def _variants(experiment: Experiment, source: Source, limits: Limits) -> Json:
+def _variants(experiment: Experiment, source: Source, settings: Settings) -> Json:
     clusters = [
         {
             "name": cluster_name(experiment, variant),
@@ -222,8 +223,9 @@ def _variants(experiment: Experiment, source: Source, limits: Limits) -> Json:
                 set_header("x-model-version", variant.version),
             ],
         }
-        for variant, weight in zip(experiment.spec.variants, experiment.weights, strict=True)
+        for variant, weight in served_variants(experiment, settings)
     ]
+    limits = settings.limits
     action: Json = {
         # treatments first, control last, weights of one fixed sum: a ramp then moves only the units that must move
         "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
@@ -260,6 +262,11 @@ def _default_route(served: Served, path: str, limits: Limits) -> Json:
 def default_config(served: Served) -> str:
     """What answers say of a version that no experiment has chosen."""
     return f"default-{served}"
+
+
+def _described(experiment: Experiment) -> Variant:
+    """The variant that tells the metadata of its model: the control, or the one that took its place."""
+    return experiment.spec.treatment if experiment.status.phase == "Shipped" else experiment.spec.control
 
 
 def _metadata_routes(served: Served, cluster: str, limits: Limits) -> list[Json]:
