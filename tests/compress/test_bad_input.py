@@ -1,5 +1,7 @@
 """What a model or data that cannot be compressed is told, before anything is spent on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from torch import nn
@@ -75,6 +77,29 @@ def test_a_model_of_such_layers_alone_is_told_what_would_take_them(trained_run):
         quantize(State(Recurrent(0).eval()), Quantize(stage="quantize", calibration_rows=32), trained_run.context())
     assert "memory (LSTM)" in error.value.hint
     assert "bf16" in error.value.hint
+
+
+def test_a_layer_that_torchao_does_not_take_is_named_with_the_key_that_leaves_it_out(trained_run):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Linear(1, 10)).eval()
+    with pytest.raises(StageFailed, match=r"layer 2 \(Linear.* cannot be made int8") as error:
+        quantize(State(model), Quantize(stage="quantize", precision="int8_dynamic"), trained_run.context())
+    assert "skip_layers: [2]" in error.value.hint
+
+
+def test_what_a_library_raises_becomes_a_line_that_names_the_layer_and_leaves_the_traceback_in_the_log(
+    trained_run, tmp_path
+):
+    with pytest.raises(StageFailed, match=r"layer memory \(LSTM\) cannot be worked on: IndexError") as error:
+        run_chain(
+            "int8",
+            steps=[Step("prune", Prune(stage="prune", ratio=0.5, round_to=1), "b" * 64)],
+            cache=tmp_path / "cache",
+            log=RunLog(),
+            make_context=lambda: replace(trained_run.context(), log=RunLog(tmp_path / "log.jsonl")),
+            first_state=lambda: State(Recurrent(10).eval()),
+        )
+    assert "name it in ignored_layers" in error.value.hint
+    assert "torch_pruning" in (tmp_path / "log.jsonl").read_text()
 
 
 def test_no_rows_to_calibrate_with_are_refused_by_the_name_of_the_split(trained_run, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from emberline.compress.kept import altered
 from emberline.compress.plan import FUNCTIONS, STATE, Step
+from emberline.errors import EmberlineError, StageFailed
 from emberline.runlog import RunLog
 
 if TYPE_CHECKING:
     from emberline.compress.context import Context
     from emberline.compress.state import State
 
+# how a stage is told to leave a layer alone
+_EXEMPT = {"prune": "name it in ignored_layers", "quantize": "name it in skip_layers"}
 _KEPT = 40  # folders of the cache that outlive the runs which used them
 
 
@@ -74,7 +78,7 @@ def run_chain(
         context.scratch = folder.with_name(f"{folder.name}.{os.getpid()}.work.partial")
         try:
             with log.waiting(f"{artifact}: {step.name}"):
-                state = function_of(step.name)(state, step.settings, context)
+                state = _done(step, state, context)
                 state = state.noted(context, time.monotonic() - begin)
                 state = replace(state, note={**state.note, "latency_ms": eager_ms(state, context)})
                 write_state(state, folder)
@@ -86,6 +90,30 @@ def run_chain(
         log.event("compress_stage", **facts, accuracy=done[-1].note["accuracy"])
         log.say(f"{artifact}: {step.name} took {done[-1].seconds:.1f} s, accuracy {done[-1].note['accuracy']:.2%}")
     return done
+
+
+def _done(step: Step, state: "State", context: "Context") -> "State":
+    """The state after a step.
+
+    Raises:
+        StageFailed: whatever a library or the user's own code raised, so that it ends this artifact and no other.
+    """
+    from emberline import models
+
+    model = state.model
+    try:
+        return function_of(step.name)(state, step.settings, context)
+    except EmberlineError:
+        raise
+    except Exception as error:
+        context.log.event("stage_failed", stage=step.name, traceback="".join(traceback.format_exception(error)))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = ": ".join([type(error).__name__, *lines[:1]])
+        layer = models.failing_layer(error, model)
+        fact = f"layer {layer} cannot be worked on: {told}" if layer else told
+        exempt = [_EXEMPT[step.name]] if layer and step.name in _EXEMPT else []
+        hint = "; ".join([*exempt, "the traceback is in the run's log.jsonl"])
+        raise StageFailed(step.name, fact, hint=hint) from error
 
 
 def _is_held(artifact: str, folder: Path, log: RunLog) -> bool:

@@ -20,7 +20,7 @@ def dynamic_program(
     """The program, and the layers it computes in int8.
 
     Raises:
-        StageFailed: there is no linear layer to quantize.
+        StageFailed: there is no linear layer to quantize, or torchao does not take one; names it.
     """
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
@@ -30,7 +30,15 @@ def dynamic_program(
         raise StageFailed("quantize", "the model has no linear layer for int8_dynamic to quantize", hint=hint)
     changed = copy.deepcopy(model)
     with torch.no_grad():
-        quantize_(changed, Int8DynamicActivationInt8WeightConfig(), filter_fn=lambda _layer, name: name in chosen)
+        for name in chosen:
+            layer = changed.get_submodule(name)
+            try:
+                quantize_(layer, Int8DynamicActivationInt8WeightConfig())
+            except Exception as error:  # of a shape that torchao does not take, one input say
+                fact = f"layer {name} ({layer}) cannot be made int8: {type(error).__name__}: {error}"
+                raise StageFailed(
+                    "quantize", fact, hint=f"leave it in floating point: skip_layers: [{name}]"
+                ) from error
         program = trace(changed, context, stage="quantize")
     if context.target.vnni is None:
         context.log.say("quantize: this CPU has no VNNI, where int8_dynamic is exact and slower than floating point")

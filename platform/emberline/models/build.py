@@ -94,14 +94,18 @@ def build(folder: Path, artifact: Artifact, search: Path | None = None) -> nn.Mo
 
 
 def failing_layer(error: BaseException, module: nn.Module) -> str | None:
-    """The path of the innermost layer of `module` whose `forward` an exception went through; None if there is none."""
+    """The path of the innermost layer of `module` that an exception went through; None if there is none.
+
+    Its `forward`, or a library's function that was given the layer under one of the usual names.
+    """
     names = {id(layer): name or type(module).__name__ for name, layer in module.named_modules()}
     found = None
     traceback = error.__traceback__
     while traceback is not None:
-        owner = traceback.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in names:
-            found = f"{names[id(owner)]} ({type(owner).__name__})"
+        seen = traceback.tb_frame.f_locals
+        for owner in (seen.get("self"), seen.get("layer"), seen.get("module")):
+            if isinstance(owner, nn.Module) and id(owner) in names and (owner is not module or found is None):
+                found = f"{names[id(owner)]} ({type(owner).__name__})"
         traceback = traceback.tb_next
     return found
 
