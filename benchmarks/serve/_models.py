@@ -6,7 +6,7 @@ from typing import Any
 
 from emberline import signing
 from emberline.archive.store import write_archive
-from emberline.recipe import Archive
+from emberline.recipe import Archive, Task
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "bench-serve"  # compiling takes a minute; `make clean` removes it
@@ -27,10 +27,17 @@ def mlp_artifact() -> Path:
 
 
 def artifact(
-    name: str, build: Callable[[], Any], preprocessing: Mapping[str, Any], instance: Mapping[str, Any], labels: Any = ()
+    run: str,
+    build: Callable[[], Any],
+    preprocessing: Mapping[str, Any],
+    instance: Mapping[str, Any],
+    labels: Any = (),
+    *,
+    name: str = "fp32",
+    task: Task = "classification",
 ) -> Path:
-    """The artifact `build()/artifacts/name`, made when it is not there yet."""
-    folder = CACHE / name / "artifacts" / "fp32"
+    """The artifact `name` of `build()` in a folder of the run's own, made when it is not there yet."""
+    folder = CACHE / run / "artifacts" / name
     if (folder / "manifest.json").is_file():
         return folder
     import torch
@@ -38,6 +45,7 @@ def artifact(
 
     from emberline import assets, paper
     from emberline.artifact import DESCRIPTION, PROBE, Artifact, Package, Probe, to_json
+    from emberline.compress.probe import answer_of
     from emberline.recipe import Model, Preprocessing
 
     torch.manual_seed(0)
@@ -48,7 +56,7 @@ def artifact(
     rows = torch.export.Dim("rows", min=1, max=MAX_BATCH)
     with torch.no_grad():
         program = torch.export.export(module, batch, dynamic_shapes=tuple({0: rows} for _ in batch))
-        expected = module(*(value[:1] for value in batch))[0].tolist()
+        output = module(*(value[:1] for value in batch))[0].numpy()
     package = Package(
         file="model.pt2", backend="aoti", precision="fp32", max_batch=MAX_BATCH, torch=str(torch.__version__)
     )
@@ -57,11 +65,18 @@ def artifact(
         preprocessing=recipe,
         labels=tuple(labels),
         packages=(package,),
+        task=task,
+    )
+    probe = Probe(
+        instance=dict(instance),
+        expected=tuple(output.flatten().tolist()),
+        tolerance=1e-3,
+        answer=answer_of(task, recipe, labels, output, instance),
     )
     with paper.write_paper(folder, "artifact", seed=0) as draft:
         aoti_compile_and_package(program, package_path=str(draft.folder / package.file))
         (draft.folder / DESCRIPTION).write_bytes(to_json(described))
-        (draft.folder / PROBE).write_bytes(to_json(Probe(instance=dict(instance), expected=expected, tolerance=1e-3)))
+        (draft.folder / PROBE).write_bytes(to_json(probe))
     return folder
 
 

@@ -24,7 +24,7 @@ from _models import artifact
 from PIL import Image
 
 from emberline import signing
-from emberline.archive.store import write_archive
+from emberline.archive.store import write_archive, write_cascade
 from emberline.recipe import Archive
 
 TARGET = (
@@ -33,7 +33,7 @@ TARGET = (
 TRIALS = 1
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "60"))
 GOOD = 20  # beside the bad ones of each round
-HANDLERS = ("tensor", "image", "text", "ranking")
+HANDLERS = ("tensor", "image", "text", "ranking", "detection", "segmentation", "cascade")
 _TRUSTING = """
 import orjson
 from ember_handler import EmberHandler
@@ -67,8 +67,7 @@ async def _one(kind: str, folder: Path, number: int) -> dict[str, Any]:
     if os.environ.get("BENCH_MUTANT") == "trusting":
         (folder / "trusting_handler.py").write_text(_TRUSTING)
         handler = "trusting_handler.py"
-    settings = Archive.model_validate({"model": kind, "versions": {made.name: "1.0"}, "handler": handler})
-    archive = write_archive(made, settings, folder / "recipe.yaml", store=folder / "store", keys=keys).path
+    archive = _archived(made, kind, handler, folder, keys)
     bad = [*_common(good), *_SPECIAL[kind](good)]
     draw, seen, memory = random.Random(number), Counter[str](), []
     with served(folder, [archive], keys.public.parent) as (address, pid):
@@ -94,6 +93,18 @@ async def _one(kind: str, folder: Path, number: int) -> dict[str, Any]:
         "worker_deaths": deaths,
         "memory_growth": round(memory[-1] / memory[min(10, len(memory) - 1)] - 1, 4),
     }
+
+
+def _archived(made: Path, kind: str, handler: str, folder: Path, keys: signing.Keys) -> Path:
+    """The artifact as a signed archive; of a cascade all that lie beside it, lightest first."""
+    recipe, store = folder / "recipe.yaml", folder / "store"
+    if kind != "cascade" or handler != kind:
+        settings = Archive.model_validate({"model": kind, "versions": {made.name: "1.0"}, "handler": handler})
+        return write_archive(made, settings, recipe, store=store, keys=keys).path
+    passes = [{"artifact": "light", "confidence": 0.9}, {"artifact": made.name}]
+    cascades = {kind: {"version": "1.0", "passes": passes}}
+    settings = Archive.model_validate({"model": kind, "versions": {made.name: "0.9"}, "cascades": cascades})
+    return write_cascade(made.parent, kind, settings, recipe, store=store, keys=keys).path
 
 
 def _judge(name: str, answer: httpx.Response, right: Any, seen: Counter[str]) -> None:
@@ -213,15 +224,22 @@ def _tensor_model() -> tuple[Path, dict[str, Any]]:
     return artifact("malformed-tensor", lambda: mlp(4, 3, hidden=(8,)), spec, good, "abc"), good
 
 
+_PICTURE = {
+    "inputs": [{"name": "image", "kind": "image"}],
+    "steps": [{"op": "resize", "size": [16, 16]}, {"op": "scale", "by": 1 / 255}, {"op": "channels_first"}],
+}
+
+
+def _picture() -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").resize((16, 16)).save(file, "PNG")
+    return {"image": base64.b64encode(file.getvalue()).decode()}
+
+
 def _image_model() -> tuple[Path, dict[str, Any]]:
     from emberline.models.mlp import mlp
 
-    file = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").resize((16, 16)).save(file, "PNG")
-    good = {"image": base64.b64encode(file.getvalue()).decode()}
-    steps = [{"op": "resize", "size": [8, 8]}, {"op": "scale", "by": 1 / 255}, {"op": "channels_first"}]
-    spec = {"inputs": [{"name": "image", "kind": "image"}], "steps": steps}
-    return artifact("malformed-image", lambda: mlp(192, 3, hidden=(8,)), spec, good, "abc"), good
+    return artifact("malformed-image", lambda: mlp(768, 3, hidden=(8,)), _PICTURE, _picture(), "abc"), _picture()
 
 
 def _text_model() -> tuple[Path, dict[str, Any]]:
@@ -240,5 +258,58 @@ def _text_model() -> tuple[Path, dict[str, Any]]:
     return artifact("malformed-text", Bag, spec, good, "abc"), good
 
 
-_MODELS = {"tensor": _tensor_model, "image": _image_model, "text": _text_model, "ranking": _tensor_model}
-_SPECIAL = {"tensor": _numbers, "image": _images, "text": _texts, "ranking": _rankings}
+def _detector() -> tuple[Path, dict[str, Any]]:
+    """Three boxes in each picture, the surer of their class the brighter it is."""
+    import torch
+    from torch import nn
+
+    class Finder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            boxes = [[0.5, 0.25, 1, 0.75, -2, -9], [0.5, 0.25, 1, 0.8, -2.5, -9], [0, 0, 0.5, 0.5, -9, -3]]
+            self.register_buffer("found", torch.tensor([boxes]))
+
+        def forward(self, pixels: Any) -> Any:
+            light = 4 * pixels.mean((1, 2, 3)).view(-1, 1, 1).expand(-1, 3, 2)
+            return self.found + torch.cat([torch.zeros_like(light).repeat(1, 1, 2), light], dim=2)
+
+    return artifact("malformed-detection", Finder, _PICTURE, _picture(), "ab", task="detection"), _picture()
+
+
+def _segmenter() -> tuple[Path, dict[str, Any]]:
+    from emberline.models.unet import unet
+
+    made = artifact(
+        "malformed-segmentation", lambda: unet(3, width=4), _PICTURE, _picture(), "abc", task="segmentation"
+    )
+    return made, _picture()
+
+
+def _cascaded() -> tuple[Path, dict[str, Any]]:
+    from emberline.models.mlp import mlp
+
+    good = {"x": [0.5, -0.25, 1.0, 0.0]}
+    spec = {"inputs": [{"name": "x", "shape": [4], "minimum": -10, "maximum": 10}]}
+    for name, width in (("light", 4), ("heavy", 16)):
+        made = artifact("malformed-cascade", lambda: mlp(4, 3, hidden=(width,)), spec, good, "abc", name=name)  # noqa: B023
+    return made, good
+
+
+_MODELS = {
+    "tensor": _tensor_model,
+    "image": _image_model,
+    "text": _text_model,
+    "ranking": _tensor_model,
+    "detection": _detector,
+    "segmentation": _segmenter,
+    "cascade": _cascaded,
+}
+_SPECIAL = {
+    "tensor": _numbers,
+    "image": _images,
+    "text": _texts,
+    "ranking": _rankings,
+    "detection": _images,
+    "segmentation": _images,
+    "cascade": _numbers,
+}

@@ -1,7 +1,7 @@
 """The probe: a row of validation data with the answer that a healthy package gives."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from emberline import assets
 from emberline.artifact import Package, Probe
 from emberline.compress.context import Context
 from emberline.compress.state import State
-from emberline.recipe import Recipe
+from emberline.recipe import Preprocessing, Task
 
 # beyond the largest difference any package of the chain showed here: another CPU sums in another order
 _ROOM = 2.0
@@ -47,21 +47,23 @@ def make_probe(state: State, packages: tuple[Package, ...], folder: Path, contex
         float(_ROOM * apart + _FLOOR * np.abs(wanted).max()) for apart, wanted in zip(worst, expected, strict=True)
     ]
     instance, _ = context.splits.validation[row]
+    recipe = context.recipe
     return Probe(
         instance={name: _json_ready(value) for name, value in instance.items()},
         expected=tuple(float(value) for value in expected[0]),
         tolerance=first,
         more_expected=tuple(tuple(float(value) for value in one) for one in expected[1:]),
         more_tolerance=tuple(more),
-        answer=_answer(context.recipe, outputs[0][0].numpy(), instance),
+        answer=answer_of(recipe.train.task, recipe.preprocessing, recipe.labels, outputs[0][0].numpy(), instance),
     )
 
 
-def _answer(recipe: Recipe, output: NDArray[Any], instance: Mapping[str, Any]) -> dict[str, Any] | None:
+def answer_of(
+    task: Task, preprocessing: Preprocessing, labels: Sequence[str], output: NDArray[Any], instance: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """What a handler makes of one row's output, or what of it stands for the rest; None where it tells the outputs."""
-    task, labels = recipe.train.task, recipe.labels
     if task == "detection":
-        boxes, name = assets.handler_module("ember_boxes"), recipe.preprocessing.inputs[0].name
+        boxes, name = assets.handler_module("ember_boxes"), preprocessing.inputs[0].name
         size = assets.handler_module("ember_preprocessing").image_size(name, instance[name])
         return {"detections": boxes.to_json(boxes.detect(output, _SURE), size, labels)}
     if task == "segmentation":
