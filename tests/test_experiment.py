@@ -12,6 +12,7 @@ from emberline.experiment import (
     load_experiment,
     load_experiments,
     parse_experiment,
+    read_folder,
     status_path,
     to_yaml,
     write_status,
@@ -48,10 +49,8 @@ ERROR = {"metric": "error", "kind": "rate", "max_increase": 0.1}
     [
         ({"variants": SPEC["variants"][::-1]}, "treatments come first"),
         ({"variants": [{**SPEC["variants"][0], "name": "fp32"}, SPEC["variants"][1]]}, "names of their own"),
-        (
-            {"variants": [{**SPEC["variants"][0], "version": "1.0"}, SPEC["variants"][1]]},
-            "spec: both variants are version 1.0",
-        ),
+        ({"primary": {"metric": "error", "margin": -0.01}}, "less of `error` is better"),
+        ({"primary": {"metric": "latency_ms", "kind": "exceedance", "above": 50}}, "less of `latency_ms` is better"),
         ({"guardrails": [ERROR, {**ERROR, "max_increase": 0.2}]}, "`guardrails` names error of kind: rate twice"),
         ({"secondary": [{"metric": "clicks"}, {"metric": "clicks"}]}, "`secondary` names clicks of kind: rate twice"),
         ({"ramp": [{"weight": 5000}, {"weight": 500}]}, "never fall"),
@@ -70,6 +69,11 @@ ERROR = {"metric": "error", "kind": "rate", "max_increase": 0.1}
 def test_what_cannot_work_is_refused_with_the_reason(changes, words):
     with pytest.raises(InvalidSetting, match=words):
         parsed(**changes)
+
+
+def test_a_version_may_compete_with_itself():
+    variants = [{**SPEC["variants"][0], "version": "1.0"}, SPEC["variants"][1]]
+    assert {variant.version for variant in parsed(variants=variants).spec.variants} == {"1.0"}
 
 
 def test_one_latency_may_have_guardrails_above_several_bounds():
@@ -91,6 +95,18 @@ def test_a_status_survives_its_file(tmp_path):
     (loaded,) = load_experiments(tmp_path)
     assert loaded.status == status
     assert loaded.spec == parsed().spec
+
+
+def test_one_that_is_taken_away_with_its_status_while_it_is_read_is_not_about_to_begin(tmp_path, root, monkeypatch):
+    path = tmp_path / "digits-int8.yaml"
+    path.write_bytes((root / "recipes/digits.experiment.yaml").read_bytes())
+
+    def taken_away(folder, name):
+        path.unlink()
+        return status_path(folder, name)
+
+    monkeypatch.setattr("emberline.experiment.folder.status_path", taken_away)
+    assert not read_folder(tmp_path).experiments
 
 
 def test_a_status_that_is_no_json_is_named(tmp_path):

@@ -18,11 +18,18 @@ _STATUS = ".status.json"
 
 def load_experiment(path: Path, settings: tuple[str, ...] = ()) -> Experiment:
     """Reads `<name>.yaml` and, where it is there, the status beside it."""
-    if not path.exists():
-        raise MissingFile(path, "the experiment", hint="emberline ships recipes/digits.experiment.yaml")
+    _require(path)
     experiment = parse_experiment(overlay(read_yaml(path), settings), path)
     status = status_path(path.parent, experiment.name)
-    return experiment.under(_load_status(status)) if status.is_file() else experiment
+    if status.is_file():
+        return experiment.under(_load_status(status))
+    _require(path)  # both were taken away meanwhile: it must not look like one that has yet to begin
+    return experiment
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise MissingFile(path, "the experiment", hint="emberline ships recipes/digits.experiment.yaml")
 
 
 @dataclass(frozen=True)
