@@ -34,11 +34,11 @@ def test_old_rows_other_models_and_short_times_say_nothing(made, traffic):
 
 
 def test_a_metric_of_exposures_needs_no_outcomes(made, traffic):
-    running = made.in_step(2, primary={"metric": "error", "margin": -0.05})
-    traffic.send(running, 200, errors=(0.0, 1.0), outcomes=False)
+    running = made.in_step(2, primary={"metric": "score", "kind": "exceedance", "above": 0.5})
+    rows = traffic.send(running, 200, outcomes=False)
     seen = seen_traffic(running, traffic.data, NOW)
     assert seen.control.count == 200  # every version of the traffic here is called 1.0
-    assert seen.control.mean == pytest.approx(0.5, abs=0.15)
+    assert seen.control.mean == {row["score"] > 0.5 for row in rows}.pop()
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -32,3 +32,8 @@ def test_the_clock_of_a_living_worker_runs_and_a_dead_one_has_none(made, managem
 
 def test_workers_of_another_machine_are_not_looked_for_here(made):
     assert read_clocks("serve.models.svc:8086", made.in_step(2)) is None
+
+
+def test_workers_that_both_variants_share_tell_no_ones_cost(made, management):
+    shared = [{"name": "int8", "version": "1.0"}, {"name": "fp32", "version": "1.0", "control": True}]
+    assert read_clocks(management, made.in_step(2, variants=shared)) is None

@@ -60,6 +60,15 @@ def test_a_version_that_is_rolled_back_stays_for_a_look_at_it(made, torchserve):
     assert torchserve.deleted == []
 
 
+def test_a_version_that_competed_with_itself_stays_registered(made, torchserve):
+    shared = [{"name": "int8", "version": "1.0"}, {"name": "fp32", "version": "1.0", "control": True}]
+    status = ended(made, "Shipped").status.model_dump()
+    digest = made.experiment("trial", variants=shared).spec_digest
+    shipped = made.experiment("trial", {**status, "spec": None, "spec_digest": digest}, variants=shared)
+    assert retire(shipped, [shipped], torchserve.servers)[0] == "kept"
+    assert torchserve.deleted == []
+
+
 def test_without_a_management_address_nothing_is_unregistered(made):
     shipped = ended(made, "Shipped")
     assert retire(shipped, [shipped], Servers(None, None))[0] == "kept"

@@ -50,7 +50,7 @@ EXPERIMENT = {
     "spec": {
         "model": "photo",
         "variants": [{"name": "new", "version": "1.1"}, {"name": "old", "version": "1.0", "control": True}],
-        "primary": {"metric": "error", "kind": "rate", "margin": 0.01},
+        "primary": {"metric": "correct", "kind": "rate", "margin": -0.01},
         "ramp": [{"weight": 5000}],
     },
 }

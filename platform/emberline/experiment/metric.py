@@ -66,6 +66,12 @@ class Primary(Metric):
     margin: float = 0.0
     decision: Literal["anytime", "planned"] = "anytime"
 
+    @model_validator(mode="after")
+    def _more_is_better(self) -> Self:
+        if self.metric in {"error", "latency_ms"}:
+            raise ValueError(f"a primary ships what has more of it, and less of `{self.metric}` is better: guard by it")
+        return self
+
 
 class Guardrail(Metric):
     """Roll back when treatment minus control is above `max_increase`."""

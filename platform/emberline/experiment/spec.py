@@ -58,8 +58,6 @@ class Spec(Declared):
             raise ValueError("treatments come first and the control last: the router assigns in this order")
         if self.variants[0].name == self.variants[1].name:
             raise ValueError("variants need names of their own")
-        if self.variants[0].version == self.variants[1].version:
-            raise ValueError(f"both variants are version {self.variants[0].version}: there is nothing to compare")
         weights = [step.weight for step in self.ramp if step.weight is not None]
         if weights != sorted(weights):
             raise ValueError("weights of a ramp never fall: treated units stay treated")

@@ -9,13 +9,15 @@ _HERE = ("127.0.0.1", "localhost", "[::1]")
 
 
 def read_clocks(address: str, experiment: Experiment) -> dict[str, float] | None:
-    """Seconds by `variant/worker`; None where the workers are on another machine, whose clocks nobody reads here.
+    """Seconds by `variant/worker`; None where they tell nothing of a variant.
+
+    So it is of workers on another machine, whose clocks nobody reads here, and of those that both variants share.
 
     Args:
         address: TorchServe's management, HOST:PORT.
     """
     host = address.removeprefix("http://").rpartition(":")[0]
-    if host not in _HERE:
+    if host not in _HERE or experiment.spec.treatment.version == experiment.spec.control.version:
         return None
     clocks: dict[str, float] = {}
     for variant in experiment.spec.variants:

@@ -34,6 +34,8 @@ def retire(experiment: Experiment, others: Sequence[Experiment], servers: Server
     model, version = experiment.spec.model, experiment.spec.control.version
     if experiment.status.phase != "Shipped" or servers.management is None:
         return "kept", f"{model} {version} stays registered"
+    if version == experiment.spec.treatment.version:
+        return "kept", f"{model} {version} stays registered: it is the winner too"
     if user := next((one.name for one in others if one.name != experiment.name and uses(one, model, version)), None):
         return "kept", f"{model} {version} stays registered: experiment {user} uses it"
     if experiment.spec.layer is not None:
