@@ -94,6 +94,12 @@ def test_int8_for_any_cpu_is_calibrated_to_seven_bits_and_needs_no_vnni():
     assert this_machine("any-cpu").needs("int8") == this_machine("any-cpu").needs("fp32")
 
 
+def test_a_machine_whose_onednn_may_not_use_vnni_is_one_without_it(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert this_machine().vnni is None
+    assert this_machine().reduce_range
+
+
 def test_a_baseline_with_fallbacks_is_refused():
     variant = {"stages": [{"stage": "export"}], "fallbacks": [[{"stage": "export"}]]}
     with pytest.raises(InvalidSetting, match="baseline 'fp32' has fallbacks"):

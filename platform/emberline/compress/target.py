@@ -1,5 +1,6 @@
 """The CPU that packages are made for: portable x86-64-v3, and int8 arithmetic as this machine has it."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from emberline import assets
 from emberline.recipe import ExportBackend
 
 MARCH = "x86-64-v3"
@@ -23,6 +25,7 @@ NATIVE_FLAGS = (
 )  # fmt: skip
 # the one that changes what is compiled: vectors twice as wide
 WIDE_FLAG = "avx512f"
+_ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 # what an optional backend imports while a package is made
 NEEDED_MODULES: dict[ExportBackend, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -111,6 +114,10 @@ def parse_capability(told: str) -> tuple[int, int] | None:
 
 
 def _cpu_flags() -> frozenset[str]:
-    """As the packages' loader reads them; asked here without it, since it imports torch."""
+    """As the packages' loader sees them: less those that oneDNN is told not to use, where it is told anything."""
+    if any(os.environ.get(name) for name in _ISA_VARIABLES):
+        loader = assets.handler_module("ember_packages")  # imports torch, so it is asked only where it decides
+        limited: frozenset[str] = loader.cpu_flags()
+        return limited
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return frozenset(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
