@@ -181,7 +181,8 @@ def _run(folder: Path, job: dict[str, Any], threads: int, log: RunLog | None) ->
         child.stop()
     printed = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if code != 0 or not result_path.is_file():
-        raise StageFailed("measure", f"the measuring process ended with code {code}: {' | '.join(printed[-3:])}")
+        said = " | ".join(line for line in printed[-3:] if not line.startswith(" "))  # less the frames of a traceback
+        raise StageFailed("measure", f"the measuring process ended with code {code}: {said}")
     if log is not None:
         for line in printed:
             if "passed over" in line:
