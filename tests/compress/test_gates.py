@@ -103,6 +103,11 @@ def test_a_slower_candidate_is_kept_with_a_warning_by_default():
     assert judged.measurement.warnings == ("slower than the baseline at batch 8: 0.50x of its speed",)
 
 
+@pytest.mark.parametrize(("factor", "said"), [(1.2, 0), (0.99, 0), (0.97, 1)])
+def test_slower_is_what_is_beyond_the_noise_of_two_measurements(factor, said):
+    assert len(gates.slower({1: factor})) == said
+
+
 def test_a_slower_candidate_is_refused_where_the_recipe_says_so():
     judged = verdict((1.0, 8.0), on_slower="refuse")
     assert "slower than the baseline at batch 8" in str(judged.failure)

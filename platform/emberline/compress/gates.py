@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Verdict = Literal["passed", "failed", "inconclusive"]
 
 CONFIDENCE = 0.95
+_AS_FAST = 0.98  # of the baseline's speed: two measurements of one package differ by as much
 _Z = 1.6449  # of a one-sided bound at that confidence
 
 
@@ -103,7 +104,7 @@ def speed_gate(speedup: float, least: float, batch: int) -> Outcome:
 
 def size_gate(size_bytes: int, most_mb: float) -> Outcome:
     verdict: Verdict = "passed" if size_bytes <= most_mb * 1e6 else "failed"
-    return Outcome("max_size_mb", verdict, f"{size_bytes / 1e6:.2f} MB; {most_mb:g} MB allowed")
+    return Outcome("max_size_mb", verdict, f"{size_bytes / 1e6:.3f} MB; {most_mb:g} MB allowed")
 
 
 def memory_gate(memory_mb: float | None, most_mb: float) -> Outcome:
@@ -117,11 +118,11 @@ def memory_gate(memory_mb: float | None, most_mb: float) -> Outcome:
 
 
 def slower(speedups: dict[int, float]) -> list[str]:
-    """A sentence for each batch size at which the candidate was measured slower than the baseline."""
+    """A sentence for each batch size at which the candidate was measured slower than the baseline, beyond noise."""
     return [
         f"slower than the baseline at batch {batch}: {factor:.2f}x of its speed"
         for batch, factor in speedups.items()
-        if factor < 1
+        if factor < _AS_FAST
     ]
 
 

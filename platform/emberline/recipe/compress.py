@@ -10,12 +10,14 @@ from emberline.recipe.stages import Export, Quantize, Stage
 
 class Gates(Section):
     max_accuracy_drop: float | None = Field(default=None, ge=0, le=1)
+    """A fraction, 0.005 for half a point, decided by a confidence bound over the validation rows."""
     min_speedup: float | None = Field(default=None, gt=0)
+    """Over the baseline, at the first of the batch sizes."""
     max_size_mb: float | None = Field(default=None, gt=0)
     max_memory_mb: float | None = Field(default=None, gt=0)
     """Peak of a process that loads the package and answers the largest batch size, PyTorch itself included."""
     on_slower: Literal["warn", "refuse"] = "warn"
-    """What happens to a candidate measured slower than the baseline; `warn` keeps it and says so in every paper."""
+    """What happens to a candidate over 2 % slower than the baseline; `warn` keeps it and says so in every paper."""
 
 
 class Variant(Section):
