@@ -152,7 +152,8 @@ class Probe(Frozen):
         expected: the model's raw first output for that one row.
         more_expected: its further outputs, flattened, where it has several; each with a tolerance of its own.
         tolerance: largest absolute difference that still counts as the same answer.
-        answer: what a handler answers, where that is not the outputs' own numbers: `detections`, or `shares` of a mask.
+        answer: what a handler answers, where that is not the outputs' own numbers: `detections`, `shares` of a mask, or
+            whatever a user's handler says; an empty object stands for any answer.
     """
 
     instance: dict[str, Any]
@@ -160,7 +161,7 @@ class Probe(Frozen):
     tolerance: float
     more_expected: tuple[tuple[float, ...], ...] = ()
     more_tolerance: tuple[float, ...] = ()
-    answer: dict[str, Any] | None = None
+    answer: Any = None
 
 
 def read_artifact(folder: Path) -> tuple[Manifest, Artifact]:

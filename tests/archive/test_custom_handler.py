@@ -39,6 +39,20 @@ def test_the_guides_handlers_are_accepted(archive, root):
         archive(block)
 
 
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ("['hello' for _ in data]", "hello"),
+        ("[b'[1.5, null]' for _ in data]", [1.5, None]),
+        ("[{'a': [1]} for _ in data]", {"a": [1]}),
+        ("[str(__import__('time').monotonic_ns()) for _ in data]", {}),
+    ],
+)
+def test_what_a_users_handler_answers_to_the_probe_is_expected_of_it(archive, answers, expected):
+    info = read_archive(archive(OWN.replace('["hello" for _ in data]', answers)).path)
+    assert info.probe.answer == expected
+
+
 def test_a_users_handler_is_packed(archive):
     info = read_archive(archive(OWN).path)
     assert info.handler == "my_handler.py"
@@ -61,6 +75,18 @@ def test_a_users_handler_is_packed(archive):
         (
             "class Mine:\n    def initialize(self, context): ...\n    def handle(self, data): ...",
             r"Mine\.handle cannot be called with data, context",
+        ),
+        (
+            "class Mine:\n    def initialize(self, context): ...\n    def handle(self, data, context): return 1 / 0",
+            "does not answer the artifact's probe: ZeroDivisionError: division by zero",
+        ),
+        (
+            textwrap.dedent(OWN).replace("self.ready = True", "raise OSError('no GPU')"),
+            "does not answer the artifact's probe: OSError: no GPU",
+        ),
+        (
+            "import ember_handler as e\nclass M(e.EmberHandler):\n    def prepare(self, _): raise e.InvalidInput('x', 'no')",
+            "does not answer the artifact's probe: 400: .*x: no",
         ),
         (
             textwrap.dedent(OWN) + "    def __init__(self, path): ...",

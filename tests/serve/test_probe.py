@@ -89,3 +89,29 @@ def test_an_object_that_is_missing_elsewhere_or_of_another_class_is_a_mismatch(d
 )
 def test_shares_are_about_what_is_expected(shares, outcome):
     assert probe.compare({"mask": "", "shares": shares}, SHARES)[0] == outcome
+
+
+OWN = Probe(instance={}, expected=(0.0,), tolerance=0.01, answer={"digit": "7", "sure": True, "of": [0.5, 100, None]})
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ({"digit": "7", "sure": True, "of": [0.509, 104, None]}, "matched"),
+        ({"digit": "7", "sure": True, "of": [0.55, 100, None]}, "mismatched"),
+        ({"digit": "7", "sure": True, "of": [0.5, math.nan, None]}, "mismatched"),
+        ({"digit": "7", "sure": True, "of": [0.5, 100]}, "mismatched"),
+        ({"digit": "7", "sure": 1.0, "of": [0.5, 100, None]}, "mismatched"),
+        ({"digit": "7", "sure": True, "of": [True, 100, None]}, "mismatched"),
+        ({"digit": "1", "sure": True, "of": [0.5, 100, None]}, "mismatched"),
+        ({"digit": "7", "sure": True, "of": [0.5, 100, None], "more": 1}, "mismatched"),
+        ([], "mismatched"),
+    ],
+)
+def test_a_users_handler_answers_with_the_same_words_and_about_the_same_numbers(body, outcome):
+    assert probe.compare(body, OWN)[0] == outcome
+
+
+def test_of_a_handler_that_answers_otherwise_each_time_any_answer_will_do():
+    anything = OWN.model_copy(update={"answer": {}})
+    assert probe.compare("whatever", anything) == ("matched", "")

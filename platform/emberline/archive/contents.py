@@ -8,7 +8,7 @@ import orjson
 
 from emberline import assets, storage
 from emberline.archivefile import CARD, LINEAGE
-from emberline.artifact import DESCRIPTION, PROBE, Artifact
+from emberline.artifact import DESCRIPTION, PROBE, Artifact, Probe, to_json
 from emberline.errors import CorruptPaper, EmberlineError, MissingFile
 from emberline.paper import MANIFEST, Manifest, read_manifest
 from emberline.recipe import Archive, load_recipe
@@ -46,6 +46,12 @@ def stage(
     if cascade is not None:
         card["cascade"] = cascade
     (folder / CARD).write_bytes(orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def expect(folder: Path, answer: Any) -> None:
+    """Has the archive's probe expect what a user's handler answers to it."""
+    probe = Probe.model_validate_json((folder / PROBE).read_bytes())
+    (folder / PROBE).write_bytes(to_json(probe.model_copy(update={"answer": answer})))
 
 
 def check_servable(artifact: Path, description: Artifact) -> None:

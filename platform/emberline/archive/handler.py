@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import Any
 
 from emberline import assets, process
 from emberline.archive.contents import SHARED_PREFIX
@@ -78,8 +79,12 @@ def is_own(path: Path) -> bool:
     return path.resolve().parent != assets.folder("handlers").resolve()
 
 
-def check(path: Path, files: Path) -> None:
-    """Imports a user's handler as TorchServe will: in a process of its own, among the archive's files alone.
+def check(path: Path, files: Path) -> Any:
+    """Imports a user's handler as TorchServe will, and asks it the probe: in a process of its own, among the archive's
+    files alone.
+
+    Returns:
+        Its answer, which `serve` expects of it; an empty object where it answers otherwise each time.
 
     Raises:
         UnusableHandler: says what TorchServe would stumble over.
@@ -102,7 +107,7 @@ def check(path: Path, files: Path) -> None:
             child.wait(_INSPECTION_TIMEOUT_S)
         except TimeoutExpired as error:
             raise UnusableHandler(
-                f"took more than {_INSPECTION_TIMEOUT_S} s to import", place=path, hint="load models in initialize"
+                f"took more than {_INSPECTION_TIMEOUT_S} s to import and to answer the probe", place=path
             ) from error
         finally:
             child.stop()
@@ -110,6 +115,8 @@ def check(path: Path, files: Path) -> None:
             raise UnusableHandler(
                 f"ended the process that imported it: {output.read_text(errors='replace')[-500:].strip()}", place=path
             )
-        fault: dict[str, str] | None = json.loads(report.read_bytes())
-    if fault:
+        found: dict[str, Any] = json.loads(report.read_bytes())
+    if fault := found["fault"]:
         raise UnusableHandler(fault["fact"], place=path, hint=fault["hint"])
+    first, second = found["answers"]
+    return first if first == second else {}

@@ -1,21 +1,83 @@
-"""Imports a handler file as a TorchServe worker does, and reports what the worker would stumble over.
+"""Imports a handler file and asks it the probe as a TorchServe worker does, and reports what came of it.
 
 Run as a script in a process of its own, `python -I inspection.py HANDLER FILES REPORT`: a user's file may do anything
-when it is imported. REPORT gets `null`, or a JSON object with `fact` and `hint`.
+when it is imported. REPORT gets a JSON object: `fault` with `fact` and `hint`, or else `answers`, two of them to the
+same probe.
 """
 
 import importlib.util
 import inspect
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+_ERROR = 400
+_QUOTED = 300
+
+
+class _Refused(Exception):
+    """The handler answered its probe with an error."""
 
 
 def main(handler: Path, files: Path, report: Path) -> None:
     sys.path.insert(0, str(files))
     sys.dont_write_bytecode = True  # the files' folder is packed afterwards
-    report.write_text(json.dumps(fault(handler)), encoding="utf-8")
+    found = fault(handler)
+    told: dict[str, Any] = {"fault": found}
+    if found is None:
+        try:
+            told["answers"] = answers(handler, files)
+        except BaseException as error:  # noqa: BLE001 - whatever a user's handler raises is the finding
+            text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
+            hint = "it was asked as TorchServe asks it, with what a client would send: probe.json has the instance"
+            told["fault"] = {"fact": f"does not answer the artifact's probe: {text}", "hint": hint}
+    report.write_text(json.dumps(told), encoding="utf-8")
+
+
+def answers(handler: Path, files: Path) -> list[Any]:
+    """What the handler answers to the probe, asked twice: JSON where it is that, else as text.
+
+    Raises:
+        _Refused: with a status of 400 or more. Anything else is the handler's own.
+    """
+    from ts.context import RequestProcessor
+    from ts.model_loader import TsModelLoader
+
+    with tempfile.TemporaryDirectory(prefix="emberline-probe-") as name:
+        folder = Path(name)
+        for file in files.iterdir():
+            (folder / file.name).symlink_to(file)
+        shutil.copyfile(handler, folder / handler.name)
+        model = {"modelName": "probe", "modelVersion": "1.0", "handler": handler.name}
+        (folder / "MAR-INF").mkdir()
+        (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+        sys.path.insert(0, str(folder))
+        service = TsModelLoader().load("probe", str(folder), handler.name, None, 1, None)
+        body = json.dumps(json.loads((files / "probe.json").read_bytes())["instance"]).encode()
+        found = []
+        for _ in range(2):
+            service.context.request_processor = [RequestProcessor({"content-type": "application/json"})]
+            (answer,) = service._entry_point([{"body": body}], service.context)  # noqa: SLF001 - what its worker calls
+            status, _ = service.context.get_response_status(0)
+            found.append(_read(answer))
+            if status is not None and status >= _ERROR:
+                raise _Refused(f"{status}: {str(found[-1])[:_QUOTED]}")
+        return found
+
+
+def _read(answer: Any) -> Any:
+    """An answer as a client would read it."""
+    text = bytes(answer).decode(errors="replace") if isinstance(answer, bytes | bytearray) else answer
+    if not isinstance(text, str):
+        return json.loads(json.dumps(text))  # TorchServe writes what is no text as JSON
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def fault(handler: Path) -> dict[str, str] | None:

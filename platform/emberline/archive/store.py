@@ -159,7 +159,7 @@ def _pack(
         files.mkdir()
         facts = fill(files)
         if handler.is_own(chosen):
-            handler.check(chosen, files)
+            contents.expect(files, handler.check(chosen, files))
         packing.pack(made, files, chosen, model=settings.model, version=version, created=facts.manifest.created)
         read_archive(made)  # what is refused when read must never be written
         shutil.rmtree(files)
