@@ -149,6 +149,22 @@ def test_a_layer_to_skip_that_is_not_there_is_named(trained_run):
         )
 
 
+@pytest.mark.parametrize(("precision", "pattern"), [("int8", "features.1"), ("int8_dynamic", "features.3")])
+def test_a_layer_to_skip_that_would_not_be_int8_is_refused_with_those_that_would(trained_run, precision, pattern):
+    settings = Quantize(stage="quantize", precision=precision, skip_layers=(pattern,))
+    with pytest.raises(InvalidSetting, match=f"skip_layers is '{pattern}'; a layer that would be int8") as error:
+        quantize(State(digits_cnn(8).eval()), settings, trained_run.context())
+    assert "classifier" in error.value.hint
+
+
+def test_the_sensitive_layers_of_dynamic_int8_are_among_those_it_computes(trained_run):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 16), nn.Linear(16, 10)).eval()
+    settings = Quantize(stage="quantize", precision="int8_dynamic", skip_sensitive=1)
+    state = quantize(State(model), settings, trained_run.context())
+    assert len(state.int8_layers) == 1
+    assert set(state.note["sensitivity"]) == {"2", "3"}
+
+
 def test_settings_that_a_precision_does_not_know_are_refused(trained_run):
     setting = "compress.artifacts.int8.stages.2={stage: quantize, precision: bf16, skip_sensitive: 2}"
     with pytest.raises(InvalidSetting, match="skip_sensitive does nothing with precision bf16"):

@@ -14,6 +14,19 @@ from emberline.compress.program import trace
 from emberline.errors import StageFailed
 
 
+def dynamic_layers(model: nn.Module) -> list[str]:
+    """Names of the layers that are made int8.
+
+    Raises:
+        StageFailed: there is no linear layer to quantize.
+    """
+    found = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    if not found:
+        hint = "int8 with scales from calibration rows covers convolutions as well"
+        raise StageFailed("quantize", "the model has no linear layer for int8_dynamic to quantize", hint=hint)
+    return found
+
+
 def dynamic_program(
     model: nn.Module, skipped: Sequence[str], context: Context
 ) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:
@@ -24,10 +37,7 @@ def dynamic_program(
     """
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    chosen = [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear) and n not in skipped]
-    if not chosen:
-        hint = "int8 with scales from calibration rows covers convolutions as well"
-        raise StageFailed("quantize", "the model has no linear layer for int8_dynamic to quantize", hint=hint)
+    chosen = [name for name in dynamic_layers(model) if name not in skipped]
     changed = copy.deepcopy(model)
     with torch.no_grad():
         for name in chosen:

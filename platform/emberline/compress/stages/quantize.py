@@ -7,7 +7,7 @@ from torch import nn
 
 from emberline.compress import aware, gpu, kernels, layers
 from emberline.compress.context import Context
-from emberline.compress.dynamic_int8 import dynamic_program
+from emberline.compress.dynamic_int8 import dynamic_layers, dynamic_program
 from emberline.compress.embeddings import with_int8_tables
 from emberline.compress.halves import half_program
 from emberline.compress.program import trace
@@ -15,7 +15,7 @@ from emberline.compress.sensitivity import sensitivity
 from emberline.compress.smooth import smoothed
 from emberline.compress.state import State
 from emberline.compress.static_int8 import Int8
-from emberline.errors import StageFailed
+from emberline.errors import InvalidSetting, StageFailed
 from emberline.recipe import Quantize
 
 _SENSITIVITY_ROWS = 64
@@ -39,6 +39,8 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
     rows = _calibration_rows(settings, context)
     graph = Int8(context, rows).graph(model)
     promised = kernels.promised_layers(graph)
+    if settings.precision == "int8_dynamic":
+        promised = dynamic_layers(model)
     left = _left(model, promised)
     if not promised:
         fact = "the model has no convolution or linear layer to quantize"
@@ -113,12 +115,28 @@ def _calibration_rows(settings: Quantize, context: Context) -> list[torch.Tensor
     return rows
 
 
+def _named(model: nn.Module, promised: list[str], settings: Quantize) -> list[str]:
+    """Promised layers that `skip_layers` names, or whose parent it names.
+
+    Raises:
+        InvalidSetting: one of its patterns means no layer, or none that would be int8.
+    """
+    found: list[str] = []
+    for pattern in settings.skip_layers:
+        meant = layers.matching(model, [pattern], stage="quantize", key="skip_layers")
+        under = [name for name in promised if any(name == one or name.startswith(f"{one}.") for one in meant)]
+        if not under:
+            hint = f"those are {', '.join(dict.fromkeys(promised))}; `embeddings: float` keeps tables of embeddings"
+            raise InvalidSetting("stage quantize", "skip_layers", pattern, "a layer that would be int8", hint=hint)
+        found += under
+    return [name for name in promised if name in found]
+
+
 def _skipped(
     model: nn.Module, promised: list[str], rows: list[torch.Tensor], settings: Quantize
 ) -> tuple[tuple[str, ...], dict[str, float]]:
     """Layers that stay in floating point, and how sensitive each layer is, by name."""
-    named = layers.matching(model, settings.skip_layers, stage="quantize", key="skip_layers")
-    skipped = [name for name in promised if any(name == one or name.startswith(f"{one}.") for one in named)]
+    skipped = _named(model, promised, settings)
     known = dict(model.named_modules())
     alone = [name for name in promised if isinstance(known.get(name), layers.WEIGHTED)]
     ranks = sensitivity(model, alone, tuple(array[:_SENSITIVITY_ROWS] for array in rows))
