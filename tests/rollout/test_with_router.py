@@ -66,3 +66,14 @@ def test_an_experiment_goes_from_shadow_to_its_end_on_live_requests(stack, tmp_p
         assert answer.headers["x-variant"] == "int8"
     events = [line["event"] for line in read_audit(folder, "trial")]
     assert events == ["begin", "confirmed", "advance", "confirmed", "ship"]
+
+
+def test_an_experiment_that_the_router_refuses_has_not_begun_and_may_still_be_mended(stack, tmp_path, made):
+    _, folder, _ = stack
+    variants = [{"name": "new", "version": "9.9"}, {"name": "old", "version": "9.8", "control": True}]
+    document = made.document("typo", model="letters", variants=variants, ramp=RAMP)
+    (folder / "typo.yaml").write_text(yaml.safe_dump(document))
+    log = tmp_path / "c"
+    wait_until(lambda: "typo: waits: the router refuses typo.yaml" in log.read_text(), 30, "the refusal")
+    assert load_experiment(folder / "typo.yaml").status.phase == "Pending"
+    assert not read_audit(folder, "typo")

@@ -18,7 +18,7 @@ from emberline.rollout import audit, deployments, phases
 from emberline.rollout.clocks import read_clocks
 from emberline.rollout.lock import only_one
 from emberline.rollout.retire import Servers, retire
-from emberline.rollout.routers import has_taken, num_routed
+from emberline.rollout.routers import has_taken, num_routed, refused_files
 from emberline.rollout.store import Store
 from emberline.rollout.wishes import going_on, read_wishes
 from emberline.route.clusters import cluster_name
@@ -67,7 +67,8 @@ class Rollout:
             self._say("the experiments", str(error))
             return False
         for unreadable in wrong:
-            self._say(str(unreadable.place), str(unreadable))
+            place = str(unreadable.place)
+            self._say(place, str(unreadable).removeprefix(f"{place}: "))
         done = not wrong
         try:
             done &= self._deployments(experiments)
@@ -106,12 +107,18 @@ class Rollout:
         return False
 
     def _begin(self, experiment: Experiment, others: list[Experiment]) -> None:
-        """Enters the first step, unless another experiment has the model's traffic."""
+        """Enters the first step, unless another experiment has the model's traffic, or routers cannot use this one.
+
+        From its beginning on a spec cannot be changed: a version that no router serves must come to light before.
+        """
         for other in others:
             before = other.status.phase != "Pending" or other.name < experiment.name
             if experiment.shares_units_with(other) and other.name != experiment.name and not other.terminal and before:
                 self._say(experiment.name, f"waits: experiment {other.name} has its units of {experiment.spec.model}")
                 return
+        if self._has_routers and not self._is_taken(experiment):
+            self._say(experiment.name, self._why_not_taken(experiment))
+            return
         look = assess(experiment, Observations(), time.time())
         after = phases.next_status(experiment, look, time.time())
         # a name used before begins with a higher revision, so that its old exposures never count as its own
@@ -196,7 +203,7 @@ class Rollout:
         elif self._is_taken(experiment):
             self._decide(experiment, "confirmed", phases.confirmed(experiment.status, time.time()))
         else:
-            self._say(experiment.name, f"waiting for the routers to take {experiment.config_version}")
+            self._say(experiment.name, self._why_not_taken(experiment))
 
     def _settle(self, experiment: Experiment, others: list[Experiment]) -> bool:
         """What is left to do at the end; True when that is nothing."""
@@ -264,6 +271,12 @@ class Rollout:
         decided_at = audit.decided_at(self.folder, experiment.name)
         admin, route = self.servers.admin, self.route
         return has_taken(experiment, admin=admin, route=route, data=self.data, decided_at=decided_at)
+
+    def _why_not_taken(self, experiment: Experiment) -> str:
+        file = f"{experiment.name}.yaml"
+        if self._has_routers and file in refused_files(admin=self.servers.admin, route=self.route):
+            return f"waits: the router refuses {file}, and its log says why"
+        return f"waiting for the routers to take {experiment.config_version}"
 
     def _decide(self, experiment: Experiment, event: str, after: Status, look: Assessment | None = None) -> None:
         """Notes a decision, then carries it out."""
