@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from emberline.errors import EmberlineError
+from emberline.errors import EmberlineError, InvalidOption
 
 UNIT_HEADER = "x-unit-id"
 Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"]
@@ -48,6 +48,21 @@ class NoAnswer(EmberlineError):
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(f"gave no answer: {why}", place=url, hint="is the router up? emberline status tells")
+
+
+def check_url(verb: str, option: str, given: str, *, hint: str) -> None:
+    """Text that is no address is asked for ever, and never answers.
+
+    Raises:
+        InvalidOption: it is none of HTTP.
+    """
+    try:
+        address = urlsplit(given)
+        usable = address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port beyond 65535, a bracket that is not closed
+        usable = False
+    if not usable:
+        raise InvalidOption(verb, option, given, "an address with http:// or https://", hint=hint)
 
 
 @dataclass(frozen=True)

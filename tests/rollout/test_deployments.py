@@ -342,13 +342,30 @@ def test_nothing_is_asked_of_an_experiment_that_has_ended(waiting, action):
     assert read_request(waiting, "trial") is None
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9901", "ftp://127.0.0.1", "http://127.0.0.1:9901,nothing", "http://"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9901", "ftp://127.0.0.1", "http://127.0.0.1:9901,nothing", "http://", "http://a:99999"]
+)
 @pytest.mark.parametrize("option", ["admin", "route"])
 def test_an_address_that_is_none_of_http_is_told_before_anything_starts(waiting, option, address):
     given = {"admin": None, "route": None, "management": None, option: address}
     with pytest.raises(InvalidOption, match="http://") as told:
         run(waiting, waiting, **given, interval="1s", until_done=True, namespace=None)
     assert told.value.hint
+
+
+@pytest.mark.parametrize("address", ["localhost", "https://127.0.0.1:8086", "127.0.0.1:99999"])
+def test_a_management_address_that_is_none_is_told_before_anything_starts(waiting, address):
+    with pytest.raises(InvalidOption, match=r"--management: address is .*; HOST:PORT is required"):
+        run(
+            waiting, waiting, admin=None, route=None, management=address, interval="1s", until_done=True, namespace=None
+        )
+
+
+def test_of_two_things_asked_for_at_once_none_is_dropped_in_silence(waiting):
+    for more in ({"pause": "trial"}, {"to": "3"}, {"rollback": "digits"}):
+        with pytest.raises(InvalidOption, match=f"--deploy without --{next(iter(more))}"):
+            rollout(experiments=waiting, deploy="digits@1.0", reason="because", **more)
+    assert read_request(waiting, "trial") is None
 
 
 @pytest.mark.parametrize("asked", ["../x@1.1", "digits@one", "digits", "@1.1", "digits@"])

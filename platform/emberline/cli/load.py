@@ -45,6 +45,7 @@ def load(
     from rich.console import Console
     from rich.table import Table
 
+    from emberline.client import check_url
     from emberline.errors import InvalidOption, InvalidSetting
     from emberline.load import bodies, drive, latency
     from emberline.load.connection import Target
@@ -55,6 +56,7 @@ def load(
         got = f"{rate:g} and {seconds:g}"
         hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
         raise InvalidOption("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
+    check_url("load", "--url", url, hint="http://127.0.0.1:8080 is where `emberline up` has its router")
     known = None if files and model else load_recipe(path := find_recipe(recipe), settings)
     if model is None:
         if known is None or known.archive is None:

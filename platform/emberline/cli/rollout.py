@@ -55,12 +55,13 @@ def rollout(
     from emberline.errors import InvalidOption
     from emberline.rollout.verb import ask, ask_to_deploy, run, withdraw_deployment
 
+    versions = {"--withdraw": withdraw, "--deploy": deploy, "--rollback": rollback}
+    others = {**versions, "--pause": pause, "--resume": resume, "--abort": abort, "--force": force, "--to": to}
+    given = [option for option, value in others.items() if value is not None]
+    if len(given) > 1 and given[0] in versions:
+        hint = "one is asked for at a time; give the other in a command of its own"
+        raise InvalidOption("rollout", given[0], others[given[0]], f"{given[0]} without {given[1]}", hint=hint)
     if withdraw is not None:
-        others = {"--deploy": deploy, "--rollback": rollback, "--pause": pause, "--resume": resume, "--abort": abort}
-        given = [option for option, value in {**others, "--force": force, "--to": to}.items() if value is not None]
-        if given:
-            hint = "withdraw first, then ask for the other"
-            raise InvalidOption("rollout", "--withdraw", withdraw, f"--withdraw without {given[0]}", hint=hint)
         withdraw_deployment(experiments, withdraw, reason)
         return
     if deploy is not None or rollback is not None:

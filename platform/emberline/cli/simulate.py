@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
 
@@ -32,6 +31,7 @@ def simulate(
         label_delay: How long after an answer its label is sent, such as 2s or 5m.
         duration: How long to go on, such as 60s or 10m.
     """
+    from emberline.client import check_url
     from emberline.errors import InvalidOption
     from emberline.experiment import parse_duration
     from emberline.recipe import load_recipe
@@ -46,10 +46,7 @@ def simulate(
     ):
         if not 0 < value < math.inf:
             raise InvalidOption("simulate", option, value, "a number above 0", hint=hint)
-    address = urlsplit(url)
-    if address.scheme not in {"http", "https"} or not address.hostname:
-        hint = "http://127.0.0.1:8080 is where `emberline up` has its router"
-        raise InvalidOption("simulate", "--url", url, "an address with http:// or https://", hint=hint)
+    check_url("simulate", "--url", url, hint="http://127.0.0.1:8080 is where `emberline up` has its router")
     population = Population(
         seed=seed,
         rate=rate,

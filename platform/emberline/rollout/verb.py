@@ -5,8 +5,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
-
+from emberline.client import check_url
 from emberline.errors import InvalidOption, InvalidSetting, MissingFile
 from emberline.experiment import Experiment, parse_duration
 from emberline.recipe import parse_model
@@ -18,6 +17,7 @@ from emberline.rollout.retire import Servers
 from emberline.rollout.routers import processes
 from emberline.rollout.store import FolderStore, Store
 from emberline.rollout.wishes import Wish, leave_wish, withdraw
+from emberline.route.settings import parse_address
 from emberline.runlog import RunLog
 
 
@@ -35,17 +35,18 @@ def run(
     """Runs the controller until SIGTERM or Ctrl-C, or until all is done.
 
     Raises:
-        InvalidOption: the interval is no duration, or none above 0; an address is none.
+        InvalidOption: the interval is no duration above 0, or an address is none.
         MissingFile: the folder of experiments is not there, and no cluster has them.
         EmberlineError: another controller has this folder.
     """
-    interval_s = parse_duration(interval, "--interval")
-    if interval_s <= 0:
-        raise InvalidOption("rollout", "--interval", interval, "more than 0", hint="1s looks every second")
+    interval_s = parse_duration(interval, "--interval", above=0)
     for address in processes(admin) if admin is not None else ():
-        _check_address("--envoy-admin", address, "several have commas between; state/route.json has them as `admin`")
+        hint = "several have commas between; state/route.json has them as `admin`"
+        check_url("rollout", "--envoy-admin", address, hint=hint)
     if route is not None:
-        _check_address("--route", route, "http://127.0.0.1:8080 is where `emberline up` has its router")
+        check_url("rollout", "--route", route, hint="http://127.0.0.1:8080 is where `emberline up` has its router")
+    if management is not None:  # the other addresses have http://, so this one may have it, too
+        management = str(parse_address(management.removeprefix("http://").rstrip("/"), "--management"))
     if namespace is None and not experiments.is_dir():
         raise MissingFile(
             experiments, "the folder of experiments", hint="`emberline up` makes it; name another by --experiments"
@@ -92,11 +93,8 @@ def ask_to_deploy(experiments: Path, deploy: str | None, rollback: str | None, r
     """Leaves a request for a version to answer without an experiment, or for the one before it.
 
     Raises:
-        InvalidOption: no MODEL@VERSION, no reason, both wishes at once, nothing to roll back to, or one waits already.
+        InvalidOption: no MODEL@VERSION, no reason, nothing to roll back to, or one waits already.
     """
-    if deploy is not None and rollback is not None:
-        hint = "--rollback brings back what the last --deploy replaced"
-        raise InvalidOption("rollout", "--deploy and --rollback", "both", "one of them", hint=hint)
     why = _given(reason)
     wish = rollback_of(experiments, rollback, why) if rollback is not None else _wish(deploy or "", why)
     leave_wish(experiments, wish, "--deploy" if rollback is None else "--rollback")
@@ -120,16 +118,6 @@ def _wish(deploy: str, reason: str) -> Wish:
     except InvalidSetting as error:
         required = f"MODEL@VERSION ({error.key}: {error.required})"
         raise InvalidOption("rollout", "--deploy", deploy, required, hint="such as digits@1.1") from error
-
-
-def _check_address(option: str, given: str, hint: str) -> None:
-    """Text that is no address is asked for ever, and never answers."""
-    try:
-        address = httpx.URL(given)
-    except httpx.InvalidURL:
-        address = httpx.URL()
-    if address.scheme not in {"http", "https"} or not address.host:
-        raise InvalidOption("rollout", option, given, "an address with http:// or https://", hint=hint)
 
 
 def _named(experiments: Path, name: str) -> Experiment:

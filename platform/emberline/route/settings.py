@@ -160,7 +160,7 @@ def parse_address(text: str, option: str) -> Address:
         InvalidOption: names the option.
     """
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdecimal() and 0 < int(port) < 1 << 16):
+    if not (colon and host and "/" not in host and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise InvalidOption(option, "address", text, "HOST:PORT", hint="such as 127.0.0.1:8085")
     return Address(host.strip("[]"), int(port))
 
