@@ -20,5 +20,7 @@ def status(*, state: Path = Path("state"), experiments: Path | None = None) -> N
     if experiments is not None and not experiments.is_dir():
         raise MissingFile(experiments, "the folder of experiments", hint="it is what rollout has as --experiments")
     folder = experiments or state / "experiments"
-    for line in (*status_lines(state, folder), *waiting_lines(folder, list(read_folder(folder).experiments.values()))):
-        Console(soft_wrap=True, highlight=False, emoji=False).print(line, markup=False)
+    found = read_folder(folder)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
+    for line in (*status_lines(state, folder, found), *waiting_lines(folder, found.all)):
+        console.print(line, markup=False)

@@ -47,6 +47,11 @@ class Found:
     wrong: dict[Path, EmberlineError]
     unclaimed: dict[Path, Experiment]
 
+    @property
+    def all(self) -> list[Experiment]:
+        """All that can be told of, whatever became of their files."""
+        return [*self.experiments.values(), *self.unclaimed.values()]
+
 
 def read_folder(folder: Path) -> Found:
     """All experiments of a folder; a file that is wrong does not keep the others from being read."""

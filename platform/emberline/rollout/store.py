@@ -30,7 +30,7 @@ class FolderStore:
 
     def experiments(self) -> tuple[list[Experiment], list[EmberlineError]]:
         found = read_folder(self.folder)  # what is wrong is reported by the loop; the others go on
-        return [*found.experiments.values(), *found.unclaimed.values()], list(found.wrong.values())
+        return found.all, list(found.wrong.values())
 
     def write_status(self, experiment: Experiment, status: Status) -> None:
         write_status(self.folder, experiment.name, status)

@@ -5,14 +5,18 @@ from pathlib import Path
 import orjson
 import psutil
 
-from emberline.experiment import read_folder
+from emberline.experiment import Found
 from emberline.up.stack import running
 
 _VERBS = ("serve", "route", "dashboard")
 
 
-def status_lines(state: Path, experiments: Path) -> list[str]:
-    """One line for the stack, one a verb, one an experiment; what is down is said to be down."""
+def status_lines(state: Path, experiments: Path, found: Found) -> list[str]:
+    """One line for the stack, one a verb, one an experiment; what is down is said to be down.
+
+    Args:
+        found: what the folder of experiments holds.
+    """
     stack = running(state)
     lines = [f"stack: up at {stack['address']} (pid {stack['pid']})" if stack else f"stack: nothing runs from {state}/"]
     for verb in _VERBS:
@@ -25,11 +29,10 @@ def status_lines(state: Path, experiments: Path) -> list[str]:
         told = "  ".join(f"{key} {_told(value)}" for key, value in facts.items() if key != "created")
         lines.append(f"{verb}: {told}" if alive else f"{verb}: down (pid {facts['pid']} ended without saying so)")
     lines.append(f"rollout: pid {pid}" if (pid := _rollout_pid(experiments)) else "rollout: down")
-    found = read_folder(experiments)
-    for experiment in sorted((*found.experiments.values(), *found.unclaimed.values()), key=lambda one: one.name):
+    for experiment in sorted(found.all, key=lambda one: one.name):
         reason = f"  ({experiment.status.reason})" if experiment.status.reason else ""
         lines.append(f"experiment {experiment.name}: {experiment.progress}: {experiment.weights_text}{reason}")
-        if experiment.upset:
+        if experiment.upset and not experiment.terminal:
             lines.append(f"  {experiment.upset}")
     return [*lines, *(line for error in found.wrong.values() for line in str(error).splitlines())]
 
