@@ -3,6 +3,8 @@
 Every event also goes into a JSON-lines file, which is what reports and the README's blocks are made from.
 """
 
+import errno
+import os
 import sys
 import threading
 import time
@@ -24,16 +26,27 @@ class Advance(Protocol):
         """Counts on; `total` where it was not known before."""
 
 
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(line) < len(line):
+            file.truncate(before)  # half a line would spoil the next one as well
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class RunLog:
     """Events of one run, appended to a file a process may share with its restarts.
 
     Args:
         path: the JSON-lines file, or None to keep nothing.
         quiet: writes the file but prints nothing (worker ranks other than 0).
+        needed: whether an event that cannot be written, as on a full disk, ends the work; a server goes on instead, and
+            says once that events are lost.
     """
 
-    def __init__(self, path: Path | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, path: Path | None = None, *, quiet: bool = False, needed: bool = True) -> None:
         self.path = path
+        self._needed, self._loses = needed, False
         self._said = 0.0
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, emoji=False)
         if path is not None:
@@ -46,8 +59,16 @@ class RunLog:
         line = orjson.dumps(
             {"time": time.time(), "event": name, **facts}, option=orjson.OPT_APPEND_NEWLINE, default=str
         )
-        with self.path.open("ab", buffering=0) as file:
-            file.write(line)
+        try:
+            _append(self.path, line)
+        except OSError as error:
+            if self._needed:
+                raise
+            if not self._loses:
+                self._print(f"warning: {self.path}: cannot be written: {error.strerror}; events are lost until it can")
+            self._loses = True
+        else:
+            self._loses = False
 
     def say(self, text: str, **facts: Any) -> None:
         """Prints one line and records it."""

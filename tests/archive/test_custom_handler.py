@@ -85,7 +85,7 @@ def test_a_users_handler_is_packed(archive):
             "does not answer the artifact's probe: OSError: no GPU",
         ),
         (
-            "import ember_handler as e\nclass M(e.EmberHandler):\n    def prepare(self, _): raise e.InvalidInput('x', 'no')",
+            "import ember_handler as e\nclass M(e.EmberHandler):\n def body(self, _): raise e.InvalidInput('x', 'no')",
             "does not answer the artifact's probe: 400: .*x: no",
         ),
         (

@@ -96,7 +96,7 @@ class Server:
         self.child.wait()
 
 
-def launch(folder, *arguments, keys=None, ports=True, workers=1):
+def launch(folder, *arguments, keys=None, ports=True, workers=1, temporary="/tmp"):
     """Starts `emberline serve` in a folder of its own without waiting for anything."""
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--port", "0", "--management-port", "0", "--metrics-port", "0", "--health-port", "0"] if ports else []
@@ -108,7 +108,7 @@ def launch(folder, *arguments, keys=None, ports=True, workers=1):
             [sys.executable, "-m", "emberline.cli", "serve", *options, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": "/tmp"},
+            env={**os.environ, "TMPDIR": str(temporary)},
             start_new_session=True,
         )
     return Server(folder, child)

@@ -109,4 +109,20 @@ def test_hangup_has_the_recipe_read_again_and_workers_scaled(shop):
     os.kill(shop.child.pid, signal.SIGHUP)
     process.wait_until(lambda: "the settings stay as they are" in shop.output, 60, "the broken recipe being told")
     recipe.write_text(text)
+    recipe.write_text(text)
     assert len(shop.worker_pids("1.0")) == 2
+
+
+def test_a_store_that_is_away_takes_no_version_along(shop):
+    store, away = shop.folder / "store", shop.folder / "away"
+    store.rename(away)
+    process.wait_until(lambda: "the store is not there" in shop.output, 60, "its being told")
+    recipe = shop.folder / "recipe.yaml"
+    text = recipe.read_text()
+    for workers in (3, 2):  # each takes a look at the store, at which a version whose archive is gone would be let go
+        recipe.write_text(text.replace("workers: 2", f"workers: {workers}"))
+        os.kill(shop.child.pid, signal.SIGHUP)
+        process.wait_until(lambda n=workers: len(shop.worker_pids("1.0")) == n, 60, f"{workers} workers")
+    assert shop.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
+    assert is_served(shop, "1.0")
+    away.rename(store)

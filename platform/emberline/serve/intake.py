@@ -56,7 +56,7 @@ class Intake:
     """Brings what TorchServe serves to what the files and settings ask for, a step at a time; used by one thread.
 
     Args:
-        look: finds the archives that there are.
+        look: finds the archives that there are; None where that cannot be told, as when the store itself is gone.
         admit: lets one into the private store, with a prefix to its copy's name.
         taken: stamps of the archives that were admitted at the start.
         restart: ends the JVM; its next one registers the fleet as it is then.
@@ -69,7 +69,7 @@ class Intake:
         bringup: BringUp,
         log: RunLog,
         *,
-        look: Callable[[], Iterable[Path]],
+        look: Callable[[], Iterable[Path] | None],
         admit: Callable[[Path, str], Admitted],
         taken: dict[Path, Stamp],
         restart: Callable[[], None],
@@ -78,6 +78,7 @@ class Intake:
         self._fleet, self._bringup, self._log = fleet, bringup, log
         self._look, self._admit, self._restart, self._changed = look, admit, restart, changed
         self._taken, self._seen = dict(taken), dict(taken)
+        self._is_blind = False
         self._quiet: dict[Key, tuple[float, int]] = {}
         self._waiting: dict[Path, tuple[Stamp, float, float]] = {}
         self._scaled: dict[Key, int] = dict(fleet.workers)
@@ -92,7 +93,7 @@ class Intake:
         Raises:
             StageFailed: TorchServe gave no answer; the next step tries again.
         """
-        before, now = self._seen, stamps(self._look())
+        before, now = self._seen, self._stamps_now()
         self._seen = now
         for path in [path for path in self._taken if path not in now and path not in before]:
             del self._taken[path]
@@ -104,6 +105,14 @@ class Intake:
             self._unregister_when_quiet(key)
         self._scale()
 
+    def _stamps_now(self) -> dict[Path, Stamp]:
+        """Of the archives that there are; a store that is away, such as a mount that was lost, says nothing of them."""
+        found = self._look()
+        if found is None and not self._is_blind:
+            self._log.say("the store is not there; what it held is served on")
+        self._is_blind = found is None
+        return self._seen if found is None else stamps(found)
+
     # -- archives that came or changed
 
     def _take(self, path: Path, stamp: Stamp) -> None:
@@ -113,14 +122,13 @@ class Intake:
             self._taken[path] = stamp
             self._log.say(f"not taken in: {error}")
             return
+        except OSError as error:
+            self._try_later(path, stamp, error)
+            return
         try:
             self._place(one)
-        except EmberlineError as error:
-            # it may be the machine's fault and not the archive's, so it is tried again, each time after a longer wait
-            _, _, before_s = self._waiting.get(path, (stamp, 0.0, _FIRST_WAIT_S / 2))
-            wait_s = min(_LAST_WAIT_S, 2 * before_s)
-            self._waiting[path] = (stamp, time.monotonic() + wait_s, wait_s)
-            self._log.say(f"not taken in, to be tried again in {wait_s:g} s: {error}")
+        except (EmberlineError, OSError) as error:
+            self._try_later(path, stamp, error)
             return
         finally:
             one.file.unlink(missing_ok=True)
@@ -129,6 +137,13 @@ class Intake:
         for key, other in self._fleet.admitted.items():
             if other.source == path and key != one.key:  # the file held another version before
                 self._fleet.leaving.add(key)
+
+    def _try_later(self, path: Path, stamp: Stamp, error: Exception) -> None:
+        """It may be the machine's fault and not the archive's: each time it is tried after a longer wait."""
+        _, _, before_s = self._waiting.get(path, (stamp, 0.0, _FIRST_WAIT_S / 2))
+        wait_s = min(_LAST_WAIT_S, 2 * before_s)
+        self._waiting[path] = (stamp, time.monotonic() + wait_s, wait_s)
+        self._log.say(f"not taken in, to be tried again in {wait_s:g} s: {error}")
 
     def _is_to_wait(self, path: Path, stamp: Stamp) -> bool:
         failed, until, _ = self._waiting.get(path, (None, 0.0, 0.0))

@@ -85,7 +85,7 @@ def _serve(settings: Settings) -> None:
         stack.enter_context(instance.sole_owner(settings.state))
         (settings.state / STATE_FILE).unlink(missing_ok=True)  # of one that was killed: it says nothing true
         signals = stack.enter_context(_Signals().installed())
-        log = RunLog(settings.state / "serve.jsonl")
+        log = RunLog(settings.state / "serve.jsonl", needed=False)
         work = stack.enter_context(instance.private_folder())
         engine = Engine(torchserve.Setup(settings.host, ports, work, _log_folder(settings.state), settings.serve), log)
         stack.callback(engine.stop)
@@ -155,7 +155,9 @@ def _intake(supervisor: "Supervisor", settings: Settings, taken: "dict[Path, Sta
     from emberline.serve.archives import admit_one
     from emberline.serve.intake import Intake
 
-    def look() -> Iterable[Path]:
+    def look() -> Iterable[Path] | None:
+        if not settings.archives and not settings.store.is_dir():
+            return None
         return settings.archives or sorted(settings.store.glob("*.mar"))
 
     def admit_next(source: Path, prefix: str) -> "Admitted":
@@ -175,7 +177,7 @@ def _intake(supervisor: "Supervisor", settings: Settings, taken: "dict[Path, Sta
         admit=admit_next,
         taken=taken,
         restart=supervisor.engine.stop_java,
-        changed=lambda: _write_state(settings.state, supervisor),
+        changed=supervisor.tell,
     )
 
 

@@ -65,6 +65,7 @@ class Supervisor:
         self._tracebacks = Tracebacks(engine.setup.model_log, since=modellog.size_of(engine.setup.model_log))
         self._ledger = Ledger(engine.setup.workers.pages)
         self._results: dict[Key, Result] = {}
+        self._untold = False
         self._failed: Counter[Key] = Counter()
         self._pids: dict[Key, tuple[frozenset[int], int]] = {}
         self._lost: Counter[Key] = Counter()
@@ -93,6 +94,8 @@ class Supervisor:
             if self.reload.is_set():
                 self.reload.clear()
                 self._reload(reload)
+            if self._untold:
+                self.tell()
             self._look_after_workers()
             seen = self._look()
             self._memory, actions = decide.decide(self._memory, seen)
@@ -100,6 +103,17 @@ class Supervisor:
                 self._act(action)
             if seen.answering and self._is_intake_idle():
                 self._intake_step = self._intaker.submit(intake.step)
+
+    def tell(self) -> None:
+        """Has a change of what is served told; where that fails, as on a full disk, each look tries again."""
+        try:
+            self._changed(self)
+        except OSError as error:
+            if not self._untold:
+                self.log.say(f"warning: what is served now cannot be told: {error.strerror}; tried again until it can")
+            self._untold = True
+        else:
+            self._untold = False
 
     def drain(self, timeout_s: float, quiet_s: float) -> None:
         """Turns the health port to not ready, and waits until requests have stayed away and workers are idle."""
@@ -146,8 +160,8 @@ class Supervisor:
             return False
         error = self._intake_step.exception()
         self._intake_step = None
-        if isinstance(error, EmberlineError):
-            self.log.say(f"archives are looked at again: {error.fact}")
+        if isinstance(error, EmberlineError | OSError):
+            self.log.say(f"archives are looked at again: {_fact(error)}")
         elif error is not None:
             raise error
         return True
@@ -227,7 +241,10 @@ class Supervisor:
 
     def _look_after_workers(self) -> None:
         """Ends workers that will not answer: the router then asks another one, which it would not do of a late one."""
-        self.engine.look_after_parent()
+        try:
+            self.engine.look_after_parent()
+        except OSError as error:
+            self.log.say(f"the process that workers are forked from could not be started: {error}; tried again")
         if time.monotonic() - self._memory.started > _SHARE_CLASSES_AFTER_S:
             self.engine.share_classes()
         for one, times in self._tracebacks.look().items():
@@ -316,13 +333,13 @@ class Supervisor:
             case decide.Retire(key):
                 self.fleet.retired[key] = self.fleet.admitted.pop(key)
                 self.log.say(f"{key[0]} {key[1]} was unregistered; it is served no longer")
-                self._changed(self)
+                self.tell()
             case decide.Adopt(key):
                 self.fleet.admitted[key] = self.fleet.retired.pop(key)
                 self._pids.pop(key, None)
                 self._probe(self.fleet.admitted[key])
                 self.log.say(f"{key[0]} {key[1]} was registered again")
-                self._changed(self)
+                self.tell()
 
     def _restart(self) -> None:
         self.board.status = replace(
@@ -333,14 +350,14 @@ class Supervisor:
             self._intake_step.exception()  # it ends soon, as nobody answers it, and must not register things as well
         try:
             self._start_and_register()
-        except EmberlineError as error:
+        except (EmberlineError, OSError) as error:
             # it served before, so it is tried again, each time after a longer wait
             self.log.say(f"TorchServe did not come back: {error}")
             self._kill()
             return
         list(self._probers.map(self._probe, self.fleet.settled().values()))  # before the next look calls anything ready
         self._probed_at = time.monotonic()
-        self._changed(self)
+        self.tell()
         self.log.say("TorchServe is back, with every version registered")
 
     def _revive(self, key: Key) -> None:
@@ -352,6 +369,10 @@ class Supervisor:
 
     def _kill(self) -> None:
         self.engine.stop_java(grace_s=0.0)
+
+
+def _fact(error: EmberlineError | OSError) -> str:
+    return error.fact if isinstance(error, EmberlineError) else str(error)
 
 
 def _problem(seen: VersionSeen, result: Result) -> str:
