@@ -66,6 +66,13 @@ def test_a_float_package_that_claims_int8_is_refused(compressed):
         kernels.require_kernels(CONVOLUTIONS_AND_LINEAR_LAYERS, 3, "int8.pt2")
 
 
+def test_too_few_kernels_of_a_model_that_calls_a_layer_twice_name_that_layer():
+    with pytest.raises(StageFailed) as error:
+        kernels.require_kernels(2, 4, "int8.pt2", repeated=["body"])
+    assert "body is called more than once" in error.value.hint
+    assert "skip_layers" in error.value.hint
+
+
 def test_a_package_that_computes_something_else_than_its_model_is_refused(compressed):
     state = read_state(compressed.cached("export"), compressed.recipe, None)
     with torch.no_grad():

@@ -165,6 +165,14 @@ def test_the_sensitive_layers_of_dynamic_int8_are_among_those_it_computes(traine
     assert set(state.note["sensitivity"]) == {"2", "3"}
 
 
+@pytest.mark.parametrize(("precision", "second"), [("int8", "4"), ("int8_dynamic", "2")])
+def test_a_layer_that_is_called_twice_promises_two_kernels(trained_run, precision, second):
+    again = nn.Linear(16, 16)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), again, nn.ReLU(), again, nn.Linear(16, 10)).eval()
+    state = quantize(State(model), Quantize(stage="quantize", precision=precision), trained_run.context())
+    assert state.int8_layers == ("1", "2", second, "5")
+
+
 def test_settings_that_a_precision_does_not_know_are_refused(trained_run):
     setting = "compress.artifacts.int8.stages.2={stage: quantize, precision: bf16, skip_sensitive: 2}"
     with pytest.raises(InvalidSetting, match="skip_sensitive does nothing with precision bf16"):

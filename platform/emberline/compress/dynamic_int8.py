@@ -27,6 +27,13 @@ def dynamic_layers(model: nn.Module) -> list[str]:
     return found
 
 
+def calls_of(model: nn.Module, calls: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
+    """Of a graph's calls those of chosen layers, each under the first of the names that its layer has."""
+    first = {id(layer): name for name, layer in model.named_modules()}
+    names = {name: first[id(layer)] for name, layer in model.named_modules(remove_duplicate=False)}
+    return tuple(names[call] for call in calls if names.get(call) in chosen)
+
+
 def dynamic_program(
     model: nn.Module, skipped: Sequence[str], context: Context
 ) -> tuple[torch.export.ExportedProgram, tuple[str, ...]]:

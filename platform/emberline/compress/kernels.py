@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,27 @@ def count_kernels(package: Path) -> int:
     return sum(len(_CALL.findall(source)) for source in sources)
 
 
-def require_kernels(counted: int, promised: int, package: str, *, exactly: bool = True) -> None:
+def require_kernels(
+    counted: int, promised: int, package: str, *, exactly: bool = True, repeated: Sequence[str] = ()
+) -> None:
     """Fails when fewer kernels are int8 than the float graph promises: a silent fall-back to floating point.
 
     Args:
         exactly: more than promised fails too; a backend with a quantizer of its own may make more int8 than that.
+        repeated: layers that the model calls more than once; the compiler leaves those of scales from calibration in
+            floating point.
     """
     if counted < promised:
+        leave = (
+            f"{', '.join(repeated)} is called more than once, which stays in floating point: put it into skip_layers"
+        )
         raise StageFailed(
             "export",
             f"{package} has {counted} int8 kernels; the model's {promised} convolutions and linear layers promise as "
             "many, so some run in floating point",
-            hint="leave the quantize stage out, or report this model: it would be served slower than it claims",
+            hint=leave
+            if repeated
+            else "leave the quantize stage out, or report this model: it would be slower than it claims",
         )
     if exactly and counted > promised:
         raise StageFailed(

@@ -1,5 +1,6 @@
 """Export: packages of the model for each backend, each proven before it is kept, an interpreted program as the last."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,13 @@ def export(state: State, settings: Export, context: Context) -> State:
         try:
             made = _BUILDERS[backend](state, program, folder, settings.max_batch, context)
             package = made.model_copy(update=tokens)
-            promised = len(state.int8_layers)
-            kernels.require_kernels(package.int8_kernels, promised, package.file, exactly=package.backend == "aoti")
+            kernels.require_kernels(
+                package.int8_kernels,
+                len(state.int8_layers),
+                package.file,
+                exactly=package.backend == "aoti",
+                repeated=[name for name, calls in Counter(state.int8_layers).items() if calls > 1],
+            )
             worst[package.file] = require_agreement(state, package, folder, context, references)
         except MissingTool:
             raise

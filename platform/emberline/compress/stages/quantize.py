@@ -7,7 +7,7 @@ from torch import nn
 
 from emberline.compress import aware, gpu, kernels, layers
 from emberline.compress.context import Context
-from emberline.compress.dynamic_int8 import dynamic_layers, dynamic_program
+from emberline.compress.dynamic_int8 import calls_of, dynamic_layers, dynamic_program
 from emberline.compress.embeddings import with_int8_tables
 from emberline.compress.halves import half_program
 from emberline.compress.program import trace
@@ -38,7 +38,7 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
         return _tables_only(state, model, tables, context)
     rows = _calibration_rows(settings, context)
     graph = Int8(context, rows).graph(model)
-    promised = kernels.promised_layers(graph)
+    calls = promised = kernels.promised_layers(graph)  # a layer that is called twice is twice among them
     if settings.precision == "int8_dynamic":
         promised = dynamic_layers(model)
     left = _left(model, promised)
@@ -55,7 +55,8 @@ def quantize(state: State, settings: Quantize, context: Context) -> State:
         model, facts = smoothed(model, rows, settings.smooth)
         graph, note = Int8(context, rows).graph(model), {**note, **facts}
     if settings.precision == "int8_dynamic":
-        program, quantized = dynamic_program(model, skipped, context)
+        program, chosen = dynamic_program(model, skipped, context)
+        quantized = calls_of(model, calls, chosen)
         return state.after(
             quantized=program, precision="int8", int8_layers=quantized, int8_tables=tables,
             note={**note, "int8_layers": quantized},
