@@ -1,5 +1,6 @@
 """What is refused before Envoy sees it, and that Envoy takes the rest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -7,6 +8,7 @@ import pytest
 
 from emberline.errors import InvalidSetting
 from emberline.experiment import Experiment, Status, parse_experiment
+from emberline.experiment.unit import Layer
 from emberline.process import free_port
 from emberline.route.bootstrap import CDS, MIRRORED_RDS, RDS, render_bootstrap
 from emberline.route.envoy import validate
@@ -83,6 +85,15 @@ def test_an_experiment_that_cannot_be_routed_is_refused_by_name(tmp_path, change
     with pytest.raises(InvalidSetting, match="trial") as refused:
         render((experiment(tmp_path, **changes),), SETTINGS)
     assert fact in str(refused.value)
+
+
+def test_a_layer_that_is_drawn_as_the_holdout_is_refused_beside_one(tmp_path):
+    plain = experiment(tmp_path)
+    layer = Layer(name="holdout", buckets=(0, 500))
+    layered = plain.model_copy(update={"spec": plain.spec.model_copy(update={"layer": layer})})
+    render((layered,), SETTINGS)
+    with pytest.raises(InvalidSetting, match=r"spec.layer.name is 'holdout'; a name of its own"):
+        render((layered,), replace(SETTINGS, holdout=500))
 
 
 def test_two_experiments_on_one_model_are_refused_and_both_named(tmp_path):

@@ -309,6 +309,16 @@ def test_a_hangup_while_key_and_certificate_are_no_pair_restarts_nothing_and_say
     (guarded.secrets / ".tls.key").replace(key)
 
 
+def test_a_hangup_with_a_file_of_token_keys_that_holds_none_restarts_nothing_and_says_so(guarded):
+    before, keys = guarded.paper["envoy_pid"], guarded.secrets / "jwks.json"
+    mine = keys.read_bytes()
+    keys.write_text("{}")
+    os.kill(guarded.child.pid, process.signal.SIGHUP)
+    wait_until(lambda: "not restarted, what was in force stays: route: --jwks is" in guarded.log, 20, "the refusal")
+    assert guarded.paper["envoy_pid"] == before
+    keys.write_bytes(mine)
+
+
 def test_a_hangup_reads_api_keys_again_without_a_gap(guarded):
     good = f"Bearer {token(guarded, sub='patient')}"
     fresh = "fresh-" * 4

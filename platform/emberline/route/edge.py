@@ -73,9 +73,7 @@ def read_tokens(jwks: Path | None, issuer: str | None, audience: str | None, cla
         return None
     if issuer is None:
         raise InvalidOption("route", "--jwt-issuer", None, "who issues the tokens", hint="as in a token's `iss`")
-    if not jwks.is_file():
-        raise MissingFile(jwks, "the file of the keys that sign tokens")
-    _check_jwks(jwks)
+    check_jwks(jwks)
     for claim in claims:
         if not re.fullmatch("[a-z][a-z0-9_]*", claim):
             hint = "such as sub, which is taken without it"
@@ -83,12 +81,19 @@ def read_tokens(jwks: Path | None, issuer: str | None, audience: str | None, cla
     return Tokens(jwks, issuer, audience, claims)
 
 
-def _check_jwks(path: Path) -> None:
-    """Envoy would start without the keys, and know nobody."""
+def check_jwks(path: Path) -> None:
+    """Envoy would start without the keys, and know nobody.
+
+    Raises:
+        InvalidOption: it holds no keys.
+        MissingFile: the file is not there.
+    """
+    if not path.is_file():
+        raise MissingFile(path, "the file of the keys that sign tokens")
     try:
         keys = orjson.loads(path.read_bytes())["keys"]
         usable = bool(keys) and all(isinstance(key[part], str) for key in keys for part in _PARTS[key["kty"]])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         usable = False
     if not usable:
         hint = 'JSON such as {"keys": [{"kty": "RSA", "n": …, "e": …}]}, as the issuer publishes it'
@@ -163,9 +168,10 @@ def _check_pair(tls: Tls) -> None:
     """An Envoy that starts with files it cannot use answers nobody, and a successor would still take the port over."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
-    except ssl.SSLError as error:
+    except OSError as error:  # one of SSL is one; the others are of files that cannot be read
+        reason = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or "no PEM"
         got = f"{tls.certificate}, {tls.key}"
-        required = f"a certificate in PEM and its own key, without a password ({error.reason or 'no PEM'}),"
+        required = f"a certificate in PEM and its own key, without a password ({reason}),"
         hint = "both files are replaced by a renewal: try again when it is through"
         raise InvalidOption("route", "--tls-cert and --tls-key", got, required, hint=hint) from error
 

@@ -11,6 +11,7 @@ from emberline.paper import digest_of
 from emberline.route.clusters import TYPE, Json, render_clusters
 from emberline.route.routes import render_mirrored_routes, render_routes
 from emberline.route.settings import Served, Settings
+from emberline.route.slices import HOLDOUT
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,11 @@ def _check_unit(experiment: Experiment, settings: Settings) -> None:
     if unit.cookie is not None and (settings.holdout or settings.limits.unit_requests_per_s is not None):
         required = "a header or a claim, since this router has a holdout or a limit of each unit"
         raise InvalidSetting(name, "spec.unit.cookie", unit.cookie, required)
-    divided = experiment.spec.layer is not None or settings.holdout
+    layer = experiment.spec.layer
+    if layer is not None and layer.name == HOLDOUT and settings.holdout:
+        required = "a name of its own: slices of this one are drawn as the holdout is"
+        raise InvalidSetting(name, "spec.layer.name", layer.name, required)
+    divided = layer is not None or settings.holdout
     if divided and experiment.spec.model not in settings.defaults:
         required = "a model with a default version, for units outside of the slice or in the holdout"
         hint = f"start the router with --default {experiment.spec.model}=VERSION"

@@ -20,7 +20,7 @@ from emberline.errors import EmberlineError, StageFailed
 from emberline.experiment import Experiment
 from emberline.exposure import load_key
 from emberline.route.bootstrap import render_bootstrap
-from emberline.route.edge import read_api_keys, write_tls
+from emberline.route.edge import check_jwks, read_api_keys, write_tls
 from emberline.route.envoy import DRAIN_S, Admin, validate
 from emberline.route.folders import Folders, write_private
 from emberline.route.inside import Inside
@@ -162,6 +162,8 @@ class Router:
         folders, settings = self._folders, self._settings
         if settings.edge.tls is not None:
             write_tls(settings.edge.tls, folders.envoy)
+        if settings.edge.tokens is not None:
+            check_jwks(settings.edge.tokens.jwks)
         inside = self._inside.address
         for instance in self._instances:
             admin = instance.admin.address
