@@ -10,8 +10,9 @@ import time
 import pytest
 
 from emberline import paper, process
-from emberline.compress.chain import Done, run_chain
+from emberline.compress.chain import Done, folder_of, run_chain, tidy
 from emberline.compress.job import open_job
+from emberline.compress.plan import Step
 
 
 def chain_of(run, cache, stages: int) -> list[Done]:
@@ -56,6 +57,18 @@ def test_a_stage_that_was_altered_in_the_cache_is_done_again_and_told(trained_ru
     told = f"int8: {first[1].folder / file} is not as it was written, so the stage is done again"
     assert told in trained_run.log_lines()
     assert [one.cached for one in chain_of(trained_run, tmp_path, 2)] == [True, True]
+
+
+def test_tidying_keeps_all_that_a_run_is_made_of_and_the_newest_of_the_rest(tmp_path):
+    steps = [Step("finetune", None, f"{number:020}") for number in range(50)]
+    for step in steps:
+        folder_of(tmp_path, step).mkdir()
+    for number in range(50):
+        (tmp_path / f"old-{number}").mkdir()
+        os.utime(tmp_path / f"old-{number}", (number, number))
+    tidy(tmp_path, needed=steps)
+    assert all(folder_of(tmp_path, step).is_dir() for step in steps)
+    assert sorted(path.name for path in tmp_path.glob("old-*")) == sorted(f"old-{number}" for number in range(10, 50))
 
 
 @pytest.mark.long

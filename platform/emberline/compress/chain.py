@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,15 +130,21 @@ def folder_of(cache: Path, step: Step) -> Path:
     return cache / f"{step.name}-{step.key[:20]}"
 
 
-def tidy(cache: Path) -> None:
-    """Removes what dead processes left half-written, and the oldest folders beyond a number."""
+def tidy(cache: Path, needed: Iterable[Step] = ()) -> None:
+    """Removes what dead processes left half-written, and the oldest folders beyond a number.
+
+    Args:
+        needed: steps of the run that begins, whose folders stay however many they are.
+    """
     if not cache.is_dir():
         return
     for path in cache.glob("*.partial"):
         owner = next((part for part in path.name.split(".")[1:] if part.isdigit()), "")
         if not owner or not Path(f"/proc/{owner}").exists():
             shutil.rmtree(path, ignore_errors=True)
-    folders = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    kept = {folder_of(cache, step) for step in needed}
+    others = (path for path in cache.iterdir() if path.is_dir() and path not in kept)
+    folders = sorted(others, key=lambda path: path.stat().st_mtime)
     for path in folders[:-_KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -32,8 +32,8 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
             all the same.
     """
     job = open_job(path, settings, runs)
-    tidy(job.cache)
     plans = {name: job.plan(name) for name in job.names()}
+    tidy(job.cache, needed=[step for planned in plans.values() for step in planned.steps])
     chains, failures = run_chains(job, plans)
     entries = judge_all(job, {name: plans[name] for name in chains}, chains)
     for name in job.names():
