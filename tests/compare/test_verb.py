@@ -123,6 +123,8 @@ def test_plan_says_units_days_and_pairs(tmp_path):
     assert "days" in done.stdout
     assert re.search(r"looks at any time, at most\s+[\d,]+", done.stdout)
     assert "pairs certify disagreement" in done.stdout
+    assert "is assumed" not in done.stdout
+    assert "a control's rate of 0.95 is assumed; --baseline" in emberline("plan", cwd=tmp_path).stdout
 
 
 def test_a_history_cut_off_in_mid_line_is_read_up_to_there_and_mended(made, tmp_path):

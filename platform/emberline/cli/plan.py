@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+_ASSUMED = 0.95  # of a control of which nothing is known
+
 
 def plan(
     experiment: Path | None = None,
@@ -51,9 +53,11 @@ def plan(
         console.print(render_traffic(loaded, seen))
         baseline, deviation = from_traffic(loaded, seen, baseline, deviation)
         units_per_day = seen.units_per_day if units_per_day is None else units_per_day
+    if baseline is None and loaded.spec.primary.kind in {"rate", "exceedance"}:
+        console.print(f"a control's rate of {_ASSUMED:g} is assumed; --baseline names another")
     made = plan_experiment(
         loaded,
-        baseline=0.95 if baseline is None else baseline,
+        baseline=_ASSUMED if baseline is None else baseline,
         difference=difference,
         deviation=deviation,
         power=power,
