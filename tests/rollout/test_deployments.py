@@ -10,7 +10,7 @@ import yaml
 
 from emberline.cli.rollout import rollout
 from emberline.cli.status import status
-from emberline.errors import InvalidOption, InvalidSetting
+from emberline.errors import InvalidOption, InvalidSetting, MissingFile
 from emberline.experiment import Status, load_experiment, write_status
 from emberline.process import free_port, start, wait_until
 from emberline.rollout.audit import read_audit
@@ -359,6 +359,12 @@ def test_a_management_address_that_is_none_is_told_before_anything_starts(waitin
         run(
             waiting, waiting, admin=None, route=None, management=address, interval="1s", until_done=True, namespace=None
         )
+
+
+def test_nothing_is_asked_for_in_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(MissingFile, match="the folder of experiments is not there"):
+        rollout(experiments=tmp_path / "nosuch", deploy="digits@1.0", reason="because")
+    assert not (tmp_path / "nosuch").exists()
 
 
 def test_of_two_things_asked_for_at_once_none_is_dropped_in_silence(waiting):

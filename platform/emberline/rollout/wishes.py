@@ -50,10 +50,11 @@ def leave_wish(folder: Path, wish: Wish, option: str) -> Path:
         option: of the command line, for the error.
 
     Raises:
+        MissingFile: there is no such folder, so no controller that would look there.
         InvalidOption: another one waits for the model.
     """
     path = _path(folder, wish.model)
-    folder.mkdir(parents=True, exist_ok=True)
+    _require(folder)
     with sole_hand(folder):
         other = next((one for one in read_wishes(folder) if one.model == wish.model), None)
         if other is not None:
@@ -92,8 +93,7 @@ def withdraw(folder: Path, model: str, reason: str) -> Wish:
         InvalidOption: none waits for the model: it may have been carried out.
         CorruptPaper: what waits cannot be read.
     """
-    if not folder.is_dir():
-        raise MissingFile(folder, "the folder of experiments", hint="name it by --experiments")
+    _require(folder)
     with sole_hand(folder):
         waiting = {wish.model: wish for wish in read_wishes(folder)}
         if model not in waiting:
@@ -149,6 +149,11 @@ def sole_hand(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _require(folder: Path) -> None:
+    if not folder.is_dir():
+        raise MissingFile(folder, "the folder of experiments", hint="name it by --experiments")
 
 
 def _path(folder: Path, model: str) -> Path:
