@@ -8,6 +8,7 @@ from torch import nn
 
 from emberline import models
 from emberline.artifact import read_artifact
+from emberline.compress.aware import First
 from emberline.compress.context import prepare
 from emberline.compress.inheriting import inherit
 from emberline.compress.record import record
@@ -38,7 +39,7 @@ def weights(state):
 
 def test_a_recorded_answer_is_what_the_teacher_says_of_that_row(trained_run, recorded):
     context = trained_run.context()
-    answers = read_answers(recorded, trained_run.recipe, len(context.splits.train))
+    answers = read_answers(recorded, trained_run.recipe, context.splits.train)
     inputs, _ = prepare(context.recipe, context.splits.train, [0, 5])
     with torch.no_grad():
         expected = teacher_of(trained_run)(*[torch.from_numpy(one) for one in inputs])
@@ -128,12 +129,25 @@ def test_parts_that_do_not_fit_are_refused_by_name(parts, text):
 
 
 def test_answers_to_other_rows_are_refused(trained_run, recorded, tmp_path):
+    rows = trained_run.context().splits.train
     with pytest.raises(InvalidSetting, match="number of answers is"):
-        read_answers(recorded, trained_run.recipe, 3)
+        read_answers(recorded, trained_run.recipe, rows.take([0, 1, 2]))
     with pytest.raises(InvalidSetting, match="the answers' split is 'train'; 'validation' is required"):
-        read_answers(recorded, trained_run.recipe, 3, "validation")
+        read_answers(recorded, trained_run.recipe, rows, "validation")
     with pytest.raises(MissingFile, match="recorded answers"):
-        read_answers(tmp_path / "none.parquet", trained_run.recipe, 3)
+        read_answers(tmp_path / "none.parquet", trained_run.recipe, rows)
+
+
+def test_answers_to_as_many_rows_of_the_same_source_in_another_order_are_refused(trained_run, recorded):
+    rows = trained_run.context().splits.train
+    with pytest.raises(InvalidSetting, match="the answers' rows is"):
+        read_answers(recorded, trained_run.recipe, rows.take(list(range(len(rows)))[::-1]))
+
+
+def test_rows_that_tell_no_digest_are_known_by_source_split_and_number(trained_run, recorded):
+    rows = trained_run.context().splits.train
+    untold = First(rows, len(rows))
+    assert len(read_answers(recorded, trained_run.recipe, untold)) == len(rows)
 
 
 def test_recorded_answers_beside_augmentation_are_refused(trained_run, recorded):

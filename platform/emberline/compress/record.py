@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from emberline import data, models
 from emberline.artifact import read_artifact
 from emberline.errors import EmberlineError, MissingFile
-from emberline.paper import MANIFEST, Manifest
-from emberline.recipe import Recipe, load_recipe
+from emberline.paper import MANIFEST
+from emberline.recipe import load_recipe
 from emberline.runlog import RunLog
 from emberline.train.batches import Prepare, place_of
-from emberline.train.recorded import METADATA, Split
+from emberline.train.recorded import METADATA, Split, described_rows
 
 _BATCH = 128
 _RECIPE, _TRAINED = "recipe.yaml", Path("artifacts", "trained")
@@ -59,14 +59,10 @@ def record(path: Path, *, recipe: Path | None, split: Split, output: Path | None
             pieces.append(first.float().flatten(1).numpy())
             advance(len(indices))
     target = output or folder.parent.parent / "recorded" / f"{folder.name}-{split}.parquet"
-    _write(target, np.concatenate(pieces), _describe(known, manifest, split))
+    described = {**described_rows(known, rows, split), "artifact": manifest.name, "digest": manifest.digest}
+    _write(target, np.concatenate(pieces), described)
     log.say(f"{len(rows)} answers of {folder} to {place}: {target}")
     return target
-
-
-def _describe(recipe: Recipe, manifest: Manifest, split: Split) -> dict[str, Any]:
-    rows = {"source": recipe.data.source, "arguments": recipe.data.arguments, "split": split}
-    return {**rows, "artifact": manifest.name, "digest": manifest.digest}
 
 
 def _write(target: Path, answers_BK: NDArray[np.float32], described: dict[str, Any]) -> None:  # noqa: N803 - shapes

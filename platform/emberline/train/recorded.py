@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emberline.data import Instance, Rows
+from emberline.data.identity import identity_of
 from emberline.errors import EmberlineError, InvalidSetting, MissingFile
 from emberline.recipe import Recipe
 
@@ -39,8 +40,17 @@ class RecordedRows:
         return getattr(self._rows, name)  # labels, groups and an order of their own, where the rows have them
 
 
-def read_answers(path: Path, recipe: Recipe, num_rows: int, split: Split = "train") -> NDArray[np.float32]:
+def described_rows(recipe: Recipe, rows: Rows, split: Split) -> dict[str, Any]:
+    """What answers are tied to; the digest is None of rows that tell none."""
+    identity = identity_of(rows)
+    told = {"source": recipe.data.source, "arguments": recipe.data.arguments, "split": split}
+    return {**told, "rows": identity and identity["xxh3"]}
+
+
+def read_answers(path: Path, recipe: Recipe, rows: Rows, split: Split = "train") -> NDArray[np.float32]:
     """The recorded answers to a split, one row each.
+
+    Rows of the same source that changed are known by their digest, where rows tell one and did when they were answered.
 
     Raises:
         MissingFile: there is no such file.
@@ -54,11 +64,14 @@ def read_answers(path: Path, recipe: Recipe, num_rows: int, split: Split = "trai
     except (OSError, pa.ArrowException) as error:
         raise EmberlineError(f"cannot be read as Parquet: {error}", place=path, hint=hint) from error
     known = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-    wanted = {"source": recipe.data.source, "arguments": recipe.data.arguments, "split": split}
-    for key, value in wanted.items():
+    described = described_rows(recipe, rows, split)
+    digest = described.pop("rows")
+    for key, value in described.items():
         if known.get(key) != value:
             raise InvalidSetting(path, f"the answers' {key}", known.get(key), repr(value), hint=hint)
-    if table.num_rows != num_rows:
-        raise InvalidSetting(path, "number of answers", table.num_rows, f"one for each of {num_rows} rows", hint=hint)
+    if table.num_rows != len(rows):
+        raise InvalidSetting(path, "number of answers", table.num_rows, f"one for each of {len(rows)} rows", hint=hint)
+    if digest is not None and known.get("rows") not in (None, digest):
+        raise InvalidSetting(path, "the answers' rows", known["rows"], repr(digest), hint=hint)
     answers = table.column("answers").combine_chunks()
-    return np.asarray(answers.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(num_rows, -1)
+    return np.asarray(answers.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(len(rows), -1)

@@ -123,7 +123,7 @@ def teacher_of(recipe: Recipe, rows: Rows, search: Path | None, device: torch.de
     settings = recipe.train.distill
     assert settings is not None  # noqa: S101 - asked for by recipes that have one
     if settings.teacher is None:
-        answers = read_answers(Path(str(settings.recorded)), recipe, len(rows))
+        answers = read_answers(Path(str(settings.recorded)), recipe, rows)
         return RecordedTeacher(device), RecordedRows(rows, answers)
     _, artifact = read_artifact(Path(settings.teacher))
     if artifact.preprocessing != recipe.preprocessing:

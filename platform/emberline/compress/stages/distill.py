@@ -93,7 +93,7 @@ def _with_recorded(path: str, context: Context) -> tuple[Recipe, Splits]:
     if recipe.train.augment is not None:
         hint = "use a live teacher (leave distill.recorded out), or set train.augment to null"
         raise InvalidSetting("stage distill", "recorded", path, "no train.augment beside it", hint=hint)
-    answers = read_answers(Path(path), recipe, len(splits.train))
+    answers = read_answers(Path(path), recipe, splits.train)
     shape = (answers.shape[1],)
     preprocessing = recipe.preprocessing
     inputs = (*preprocessing.inputs, Input(name=TEACHER_INPUT, shape=shape))
