@@ -232,9 +232,9 @@ def _fixed_paths() -> Json:
     asked = (
         ("/v2", "Name and version of the router", "server_metadata"),
         ("/v2/health/live", "Whether the router is there", "live"),
-        ("/v2/health/ready", "Whether every model answers", "ready"),
+        ("/v2/health/ready", "Whether the router is ready", "ready"),
         ("/livez", "Whether the router is there", "livez"),
-        ("/readyz", "Whether every model answers", "readyz"),
+        ("/readyz", "Whether the router is ready", "readyz"),
     )
     paths: Json = {
         path: {

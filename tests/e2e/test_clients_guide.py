@@ -71,7 +71,7 @@ def answers(root, router, folder):
 
 
 def test_the_guides_curl_lines_are_answered_as_it_says(root, router, tmp_path):
-    single, several, metadata, inferred, wrong, taken, ready = answers(root, router, tmp_path)
+    single, several, metadata, inferred, wrong, taken, ready, model = answers(root, router, tmp_path)
     assert single["label"] in "0123456789"
     assert [one["label"] for one in several["predictions"]] == [single["label"]] * 2
     assert (metadata["name"], metadata["inputs"][0]["shape"]) == ("digits", [-1, 8, 8])
@@ -81,3 +81,4 @@ def test_the_guides_curl_lines_are_answered_as_it_says(root, router, tmp_path):
     assert wrong["field"] == "pixels"
     assert taken == {"accepted": 1}
     assert ready == {"ready": True}
+    assert model == {"name": "digits", "ready": True}

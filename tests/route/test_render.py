@@ -53,6 +53,7 @@ def test_a_winner_keeps_its_traffic_and_its_metadata_when_the_loser_is_served_no
     rendering = render((shipped,), settings)
     assert weighted(rendering) == [("trial/new@1.1", 10_000)]
     assert list(rendering.clusters) == ["trial/new@1.1"]
+    assert rendering.asked == {("digits", "1.1")}
     asked = [route for route in rendering.routes["virtual_hosts"][0]["routes"] if "/v2/models/" in str(route["match"])]
     assert asked[0]["route"]["cluster"] == "trial/new@1.1"
     assert "trial/old@1.0" not in str(rendering.routes) + str(rendering.mirrored)
@@ -62,7 +63,10 @@ def test_a_winner_keeps_its_traffic_and_its_metadata_when_the_loser_is_served_no
 
 def test_treatments_come_first_whatever_the_order_of_the_status(tmp_path):
     ramping = experiment(tmp_path, weights={"old": 9000, "new": 1000})
-    assert weighted(render((ramping,), SETTINGS)) == [("trial/new@1.1", 1000), ("trial/old@1.0", 9000)]
+    rendering = render((ramping,), SETTINGS)
+    assert weighted(rendering) == [("trial/new@1.1", 1000), ("trial/old@1.0", 9000)]
+    assert rendering.asked == {("digits", "1.0"), ("digits", "1.1"), ("other", "2")}
+    assert render((), SETTINGS).asked == {("digits", "1.0"), ("other", "2")}
 
 
 def test_equal_experiments_render_equally_and_others_do_not(tmp_path):

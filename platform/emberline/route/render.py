@@ -8,7 +8,7 @@ import orjson
 from emberline.errors import InvalidSetting
 from emberline.experiment import TOTAL_WEIGHT, Deployed, Experiment
 from emberline.paper import digest_of
-from emberline.route.clusters import TYPE, Json, render_clusters
+from emberline.route.clusters import TYPE, Json, render_clusters, served_variants
 from emberline.route.routes import render_mirrored_routes, render_routes
 from emberline.route.settings import Served, Settings
 from emberline.route.slices import HOLDOUT
@@ -20,12 +20,14 @@ class Rendering:
 
     Attributes:
         clusters: by name.
-        version: digest of all of it; Envoy reports the one it runs.
+        asked: versions that get requests.
+        version: digest of what Envoy gets; it reports the one it runs.
     """
 
     clusters: dict[str, Json]
     routes: Json
     mirrored: Json
+    asked: frozenset[Served]
 
     @property
     def version(self) -> str:
@@ -49,7 +51,27 @@ def render(
     versions = {model: found.version for model, found in deployed.items()}
     settings = replace(settings, defaults={**settings.defaults, **versions})
     clusters = {str(cluster["name"]): cluster for cluster in render_clusters(experiments, settings)}
-    return Rendering(clusters, render_routes(experiments, settings), render_mirrored_routes(experiments, settings))
+    return Rendering(
+        clusters,
+        render_routes(experiments, settings),
+        render_mirrored_routes(experiments, settings),
+        _asked(experiments, settings),
+    )
+
+
+def _asked(experiments: tuple[Experiment, ...], settings: Settings) -> frozenset[Served]:
+    """The variants with a weight, and the defaults of models with units that no experiment gets."""
+    decided = {one.spec.model for one in experiments if one.spec.layer is None and not settings.holdout}
+    defaults = {Served(model, version) for model, version in settings.defaults.items() if model not in decided}
+    return frozenset(
+        defaults
+        | {
+            Served(one.spec.model, variant.version)
+            for one in experiments
+            for variant, weight in served_variants(one, settings)
+            if weight
+        }
+    )
 
 
 def in_charge(

@@ -251,7 +251,8 @@ class Router:
         return ""
 
     def _addresses(self, model: str) -> set[Address]:
-        return {address for served, address in self._settings.upstreams.items() if served.model == model}
+        """Where the versions are served that get the model's requests."""
+        return {self._settings.upstreams[served] for served in self._rendering.asked if served.model == model}
 
     def _write_paper(self) -> None:
         facts = {
