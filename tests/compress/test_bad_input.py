@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from emberline.compress.chain import run_chain
+from emberline.compress.context import prepare
 from emberline.compress.job import open_job
 from emberline.compress.plan import Step
 from emberline.compress.program import require_usable
@@ -114,3 +115,14 @@ def test_labels_out_of_range_are_refused_by_row(trained_run, monkeypatch):
     monkeypatch.setattr("emberline.data.load", lambda *_: Splits(rows, rows, rows))
     with pytest.raises(InvalidSetting, match="label of row 2 is 12; 0 to 9"):
         quantize(State(digits_cnn(8).eval()), Quantize(stage="quantize"), trained_run.context())
+
+
+def test_a_row_that_does_not_fit_is_told_with_where_it_is_kept(trained_run):
+    class Kept(list):
+        def place(self, index):
+            return f"digits.parquet, row group 0, row {index} of it"
+
+    rows = Kept([({"pixels": np.zeros((8, 8), np.float32)}, 0), ({"pixels": np.zeros((8, 9), np.float32)}, 0)])
+    with pytest.raises(EmberlineError, match=r"shape is \[8, 9\]") as error:
+        prepare(trained_run.recipe, rows, [0, 1])
+    assert error.value.place == "row 1 (digits.parquet, row group 0, row 1 of it) of emberline.data.digits:digits"

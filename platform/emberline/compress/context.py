@@ -15,6 +15,7 @@ from emberline import assets, data
 from emberline.compress import tokens
 from emberline.compress.target import Target
 from emberline.data import Rows, Splits
+from emberline.data.rows import told
 from emberline.data.targets import BadTarget, targets_of
 from emberline.errors import EmberlineError
 from emberline.models import quality
@@ -131,10 +132,12 @@ def prepare(recipe: Recipe, rows: Rows, indices: Iterable[int]) -> tuple[Arrays,
         try:
             prepared.append(preprocessing(instance))
         except shared.InvalidInput as error:
-            raise EmberlineError(str(error), place=f"row {index} of {recipe.data.source}") from error
+            raise EmberlineError(str(error), place=f"{told(rows, index)} of {recipe.data.source}") from error
         labels.append(label)
     arrays: Arrays = shared.stack(prepared)
     try:
         return arrays, targets_of(recipe).of(labels, arrays[0].shape[-2:])
     except BadTarget as error:
-        raise EmberlineError(f"label: {error}", place=f"row {read[error.row]} of {recipe.data.source}") from error
+        raise EmberlineError(
+            f"label: {error}", place=f"{told(rows, read[error.row])} of {recipe.data.source}"
+        ) from error
