@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emberline import assets
-from emberline.errors import EmberlineError, StageFailed
+from emberline.errors import EmberlineError, InvalidOption, StageFailed
 from emberline.measure import Candidate, Timing, measure, speedup
 from emberline.measure.artifacts import measure_artifacts
 from emberline.measure.batches import batches_of, longest_of, unpadded
@@ -95,6 +95,11 @@ def test_modules_and_single_packages_are_measured_beside_artifacts(small_and_lar
 def test_what_cannot_be_measured_is_told_why(given, inputs, complaint):
     with pytest.raises(EmberlineError, match=complaint):
         measure_artifacts(given, rounds=1, batch_sizes=(1,), threads=1, inputs=inputs)
+
+
+def test_an_option_for_modules_is_refused_where_there_are_none(small_and_large):
+    with pytest.raises(InvalidOption, match="--compiled is True; a module beside the artifacts"):
+        measure_artifacts(small_and_large, rounds=1, batch_sizes=(1,), threads=1, compiled=True)
 
 
 def test_texts_are_timed_at_the_lengths_of_the_data_and_modules_without_padding():

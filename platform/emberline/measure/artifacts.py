@@ -35,9 +35,13 @@ def measure_artifacts(
         inputs: `dtype:3x224x224` of each input's row; random values take the place of the probes.
 
     Raises:
+        InvalidOption: `compiled` without a module.
         EmberlineError: something given is neither, or a folder has no packages.
     """
     candidates = [one for text in given for one in _candidates(text, given, compiled=compiled)]
+    if compiled and not any(isinstance(one, ModuleCandidate) for one in candidates):
+        hint = "leave it out, or name the function that makes the module: mine:net"
+        raise InvalidOption("emberline measure", "--compiled", True, "a module beside the artifacts", hint=hint)
     if not inputs and all(isinstance(one, ModuleCandidate) for one in candidates):
         hint = "for a photo: --input float32:3x224x224; with an artifact beside them, its probe is taken"
         raise EmberlineError("modules have no rows of their own to be timed on", place="--input", hint=hint)
