@@ -180,6 +180,15 @@ def test_an_entry_of_another_name_than_the_directory_says_is_refused(make):
         read_archive(path)
 
 
+def test_bytes_behind_the_directory_are_refused(make):
+    path = make()
+    whole = path.read_bytes()
+    for behind in (b"\0", b"#!/bin/sh\n", b"PK\x05\x06" + bytes(10)):
+        path.write_bytes(whole + behind)
+        with pytest.raises((HostileArchive, BrokenArchive), match=r"bytes follow its directory|no whole zip"):
+            read_archive(path)
+
+
 def test_entries_that_share_their_data_are_refused(make):
     path = make(("aaaa", b"x" * 50), ("bbbb", b"x" * 50))
     content = bytearray(path.read_bytes())

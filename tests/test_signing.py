@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,26 @@ def archive(tmp_path, keys):
 
 
 def test_a_signed_archive_verifies_and_names_the_key(archive, keys):
+    assert signing.verify(archive, keys.public) == keys.fingerprint
+
+
+def test_halves_of_two_pairs_are_refused_before_anything_is_signed(tmp_path):
+    pair, other = signing.create_keys(tmp_path / "pair"), signing.create_keys(tmp_path / "other")
+    pair.public.write_bytes(other.public.read_bytes())
+    with pytest.raises(InvalidKey, match=r"signing\.pub: is not the public half of signing\.key") as refused:
+        signing.read_keys(tmp_path / "pair")
+    assert refused.value.hint
+    pair.public.unlink()
+    assert signing.ensure_keys(tmp_path / "pair", print).fingerprint == pair.fingerprint
+
+
+def test_what_model_signing_signs_verifies(archive, keys):
+    signing.signature_of(archive).unlink()
+    with pytest.raises(UnsignedArchive) as refused:
+        signing.verify(archive, keys.public)
+    _, line, _ = refused.value.hint.split("`")
+    command = line.replace(f"keys/{keys.private.name}", str(keys.private)).split()
+    subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], check=True, capture_output=True)
     assert signing.verify(archive, keys.public) == keys.fingerprint
 
 

@@ -4,6 +4,7 @@ An archive is a zip that TorchServe's Java unpacks entry by entry, while Python 
 refused here is whatever could write outside its folder, fill the disk, or look different to the two.
 """
 
+import os
 import re
 import stat
 import struct
@@ -35,6 +36,7 @@ _CHUNK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")  # these become parts of URLs and file names
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _LOCAL_SIGNATURE = b"PK\x03\x04"
+_END_SIGNATURE, _END_BYTES = b"PK\x05\x06", 22  # of the record behind the directory, and its length less a comment's
 _ZIP64 = 0xFFFFFFFF  # stands for a size that is in the extra field
 _ENCRYPTED, _DESCRIPTOR_FOLLOWS = 0x1, 0x8
 # a data descriptor: with or without its signature, sizes of 4 or 8 bytes
@@ -94,6 +96,7 @@ def read_archive(path: Path) -> ArchiveInfo:
             entries = archive.infolist()
             check_entries(path, entries)
             _check_layout(path, raw, entries, archive.start_dir)
+            _check_end(path, raw, archive.comment)
             return _describe(path, archive)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, UnicodeDecodeError, struct.error, EOFError) as error:
         raise BrokenArchive(path, f"is no whole zip file: {error}") from error
@@ -162,6 +165,15 @@ def _check_layout(path: Path, raw: IO[bytes], entries: list[zipfile.ZipInfo], di
             position += _descriptor_bytes(raw, entry, position)
     if position != directory:
         raise HostileArchive(path, f"{directory - position} bytes between its last entry and its directory")
+
+
+def _check_end(path: Path, raw: IO[bytes], comment: bytes) -> None:
+    """The directory must end the file: what stands behind it no reader of zips would tell of."""
+    size = raw.seek(0, os.SEEK_END)
+    at = max(0, size - _END_BYTES - len(comment))
+    raw.seek(at)
+    if raw.read(len(_END_SIGNATURE)) != _END_SIGNATURE:
+        raise HostileArchive(path, "bytes follow its directory")
 
 
 def _check_local_header(path: Path, raw: IO[bytes], entry: zipfile.ZipInfo) -> int:

@@ -35,7 +35,8 @@ class UnsignedArchive(EmberlineError):
         super().__init__(
             f"is not signed; {signature_of(archive).name} is required beside it",
             place=archive,
-            hint="sign it by `emberline archive`, or copy the signature along with the archive",
+            hint="copy its signature along with it; emberline archive makes both; what other tools made is signed by "
+            f"`model_signing sign key {archive} --signature {signature_of(archive)} --private_key keys/{PRIVATE_KEY}`",
         )
 
 
@@ -167,7 +168,7 @@ def read_keys(folder: Path) -> Keys:
 
     Raises:
         MissingFile: half of it or all is missing.
-        InvalidKey: a file holds no usable key, or the private one can be read by others.
+        InvalidKey: a file holds no usable key, the private one can be read by others, or they do not belong together.
     """
     private, public = folder / PRIVATE_KEY, folder / PUBLIC_KEY
     if not private.is_file():
@@ -175,7 +176,11 @@ def read_keys(folder: Path) -> Keys:
         hint = lost if public.exists() else f"emberline keys --keys {folder}"
         raise MissingFile(private, "the private key", hint=hint)
     _require_private(private)
-    return Keys(private, public, fingerprint(public))
+    found = fingerprint(public)
+    if found != hashlib.sha256(_public_half(private)).hexdigest():
+        hint = f"put the right one there, or remove it and derive it anew: emberline keys --keys {folder}"
+        raise InvalidKey(f"is not the public half of {private.name}", place=public, hint=hint)
+    return Keys(private, public, found)
 
 
 def _require_private(private: Path) -> None:
