@@ -51,6 +51,14 @@ def test_port_in_use_is_told_before_anything_starts(start, archives):
     assert f"port {port} is in use; TorchServe's inference API needs it" in output
 
 
+def test_an_address_that_is_not_this_machines_is_told_before_anything_starts(start, archives):
+    server = start("--host", "no.such.invalid", *archives)
+    assert server.child.wait(TIMEOUT_S) == 2
+    output = server.output
+    assert "Traceback" not in output
+    assert "the address is 'no.such.invalid:0'; one that can be listened on here" in output
+
+
 def test_two_equal_ports_are_told_before_anything_starts(start, archives):
     port = str(free_port())
     output = refused(start("--port", port, "--health-port", port, *archives, ports=False))

@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
-from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
+from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe, require_at_least
+
+_MOST_REQUESTS = 10_000_000  # all of their times are kept
 
 
 def load(
@@ -45,18 +47,13 @@ def load(
     from rich.console import Console
     from rich.table import Table
 
-    from emberline.client import check_url
-    from emberline.errors import InvalidOption, InvalidSetting
+    from emberline.errors import InvalidSetting
     from emberline.load import bodies, drive, latency
     from emberline.load.connection import Target
     from emberline.recipe import load_recipe
     from emberline.runlog import RunLog, warn
 
-    if not (0 < rate < math.inf and 0 < seconds < math.inf):
-        got = f"{rate:g} and {seconds:g}"
-        hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
-        raise InvalidOption("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
-    check_url("load", "--url", url, hint="http://127.0.0.1:8080 is where `emberline up` has its router")
+    _check(rate, seconds, url, timeout_s=timeout_s, max_connections=max_connections, seed=seed)
     known = None if files and model else load_recipe(path := find_recipe(recipe), settings)
     if model is None:
         if known is None or known.archive is None:
@@ -99,3 +96,25 @@ def load(
         draw(found, plot, f"{model}: {rate:g} requests/s for {seconds:g} s")
         log.say(f"plot: {plot}")
     return 1 if found.num_failed else 0
+
+
+def _check(rate: float, seconds: float, url: str, *, timeout_s: float, max_connections: int, seed: int) -> None:
+    """Refuses options that no load can be made of."""
+    from urllib.parse import urlsplit
+
+    from emberline.client import check_url
+    from emberline.errors import InvalidOption
+
+    if not (0 < rate < math.inf and 0 < seconds < math.inf):
+        got = f"{rate:g} and {seconds:g}"
+        hint = "such as --rate 200 --seconds 30: requests a second, and for how long"
+        raise InvalidOption("emberline load", "--rate and --seconds", got, "more than 0", hint=hint)
+    check_url("load", "--url", url, hint="http://127.0.0.1:8080 is where `emberline up` has its router")
+    if urlsplit(url).scheme == "https":
+        raise InvalidOption("emberline load", "--url", url, "plain HTTP", hint="this load does not speak TLS")
+    require_at_least(
+        "load", ("--timeout-s", timeout_s, 0.001), ("--max-connections", max_connections, 1), ("--seed", seed, 0)
+    )
+    if not 1 <= rate * seconds <= _MOST_REQUESTS:
+        got, hint = f"{rate:g} for {seconds:g} s", "requests a second; --seconds says for how long"
+        raise InvalidOption("emberline load", "--rate", got, f"1 to {_MOST_REQUESTS:,} requests in all", hint=hint)

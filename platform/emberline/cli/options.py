@@ -1,12 +1,13 @@
 """Options that several verbs share, with the one help text each has."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from emberline import assets
-from emberline.errors import MissingFile
+from emberline.errors import InvalidOption, MissingFile
 
 Set = Annotated[
     tuple[str, ...],
@@ -33,3 +34,14 @@ def find_recipe(path: Path) -> Path:
     if found.exists():  # what a folder lacks is told where it is read
         return found
     raise MissingFile(path, "the recipe", hint="emberline ships recipes/digits.yaml")
+
+
+def require_at_least(verb: str, *options: tuple[str, float, float]) -> None:
+    """Refuses numbers below the least that can be used, each given as option, value and least value.
+
+    Raises:
+        InvalidOption: names the first of them.
+    """
+    for name, got, least in options:
+        if not least <= got < math.inf:
+            raise InvalidOption(f"emberline {verb}", name, got, f"{least:g} or more")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe
+from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe, require_at_least
 
 Several = Annotated[tuple[int, ...], Parameter(negative="")]
 
@@ -55,6 +55,16 @@ def tune(
     from emberline.tune.grid import candidates
     from emberline.tune.run import tune as measure
 
+    require_at_least(
+        "tune",
+        ("--p99-ms", p99_ms if p99_ms is not None else 1, 0.001),
+        ("--connections", connections, 1),
+        ("--seconds", seconds, 0.001),
+        *(("--workers", one, 1) for one in workers),
+        *(("--threads", one, 1) for one in threads),
+        *(("--batch-size", one, 1) for one in batch_size),
+        *(("--delay-ms", one, 0) for one in delay_ms),
+    )
     cores = len(os.sched_getaffinity(0))
     path = find_recipe(recipe)
     loaded = load_recipe(path, settings)

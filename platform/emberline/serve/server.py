@@ -209,10 +209,8 @@ def _choose(wanted: Ports, host: str) -> Ports:
     _require_different(wanted)
 
     def choose(port: int, what: str, host: str = "127.0.0.1") -> int:
-        if port == 0:
-            return process.free_port(host)
         process.require_free_port(port, what, host)
-        return port
+        return port or process.free_port(host)
 
     return Ports(
         inference=choose(wanted.inference, "TorchServe's inference API", host),
