@@ -4,7 +4,7 @@ from typing import Any
 
 import ember_protocol
 from ember_handler import EmberHandler
-from ember_preprocessing import image_size
+from ember_preprocessing import InvalidInput, image_size
 
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG")
 
@@ -15,6 +15,8 @@ class EmberImage(EmberHandler):
     def body(self, body: Any) -> ember_protocol.Request:
         if isinstance(body, bytes | bytearray) and body.startswith(MAGIC):
             return ember_protocol.Request("single", ({self.preprocessing.inputs[0]["name"]: body},))
+        if isinstance(body, bytes | bytearray) and body and not body.lstrip().startswith((b"{", b"[")):
+            raise InvalidInput("body", "is neither a JPEG, nor a PNG, nor a JSON object")
         return super().body(body)
 
     def field(self, part: Any) -> Any:

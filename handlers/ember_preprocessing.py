@@ -263,8 +263,10 @@ def image_size(name: str, value: Any) -> tuple[int, int]:
 
 def _image_bytes(name: str, value: Any) -> bytes:
     if isinstance(value, str):
+        text = value.partition(",")[2] if value.startswith("data:") else value
         try:
-            value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+            # tools such as `base64` break lines
+            value = base64.b64decode("".join(text.split()) if "\n" in text else text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidInput(name, "no base64; JPEG or PNG bytes, or base64 of them, are required") from error
     if not isinstance(value, bytes | bytearray | memoryview):

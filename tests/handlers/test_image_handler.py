@@ -94,3 +94,8 @@ def test_where_nothing_resizes_an_image_of_another_size_is_refused(make_worker, 
     right, wrong = make_worker(artifact, "image_handler.py").ask(picture(), picture(size=(7, 8)))
     assert (right.status, wrong.status) == (200, 400)
     assert wrong.json["field"] == "image"
+
+
+def test_bytes_of_another_kind_are_told_what_is_taken(worker):
+    (answer,) = worker.ask(picture("GIF"))
+    assert answer.json == {"error": "body: is neither a JPEG, nor a PNG, nor a JSON object", "field": "body"}

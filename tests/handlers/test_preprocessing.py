@@ -104,6 +104,12 @@ def test_lists_nested_beyond_reason_are_refused():
         decode(X, value)
 
 
+def test_base64_may_have_lines():
+    lines = base64.encodebytes(png() + bytes(100)).decode()
+    assert lines.count("\n") > 1
+    assert np.array_equal(decode(IMAGE, lines), decode(IMAGE, png()))
+
+
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(ember_preprocessing, "MAX_IMAGE_PIXELS", 5)
     with pytest.raises(InvalidInput, match="6 pixels; at most 5"):
