@@ -130,3 +130,48 @@ def test_slow_candidates_get_fewer_rounds_and_never_below_seven():
 
     (timing,) = time_interleaved([slow], [[(np.zeros(1),)]], rounds=40, budget_s=0.01)
     assert len(timing["wall_ms"]) == 7
+
+
+RECIPE = """
+run: numbers
+model: {factory: "torch.nn:Identity"}
+data: {source: "rows_of_mine:numbers", arguments: {count: 20}}
+preprocessing: {inputs: [{name: x, shape: [6]}]}
+labels: [a, b, c]
+"""
+SOURCE = """
+import numpy as np
+from emberline.data import Splits, rows_from_arrays
+
+def numbers(count):
+    def rows(count):
+        values = np.random.default_rng(count).normal(size=(count, 6)).astype(np.float32)
+        return rows_from_arrays("x", values, np.arange(count) % 3)
+    return Splits(rows(5), rows(count), rows(1))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "rows_of_mine.py").write_text(SOURCE)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_recipe_gives_its_validation_rows_and_the_accuracy_on_them_is_told(small_and_large, recipe, capsys):
+    settings = ["data.arguments.count=40"]
+    measured = measure_artifacts(
+        [str(small_and_large[0])], rounds=2, batch_sizes=(1,), threads=1, recipe=recipe, settings=settings
+    )
+    correct = measured["small"].correct
+    assert len(correct) == 40
+    assert f"{correct.mean():.2%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("beside", [{"inputs": ["float32:6"]}, {"recipe": None, "settings": ["seed=1"]}])
+def test_options_that_exclude_each_other_are_refused(small_and_large, recipe, beside):
+    with pytest.raises(InvalidOption, match="--recipe"):
+        measure_artifacts(
+            [str(small_and_large[0])], rounds=1, batch_sizes=(1,), threads=1, **{"recipe": recipe, **beside}
+        )

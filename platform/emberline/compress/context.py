@@ -1,6 +1,6 @@
 """What every stage may read: the recipe, rows as the model takes them, the target, the log."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +14,12 @@ from torch import nn
 from emberline import assets, data
 from emberline.compress import tokens
 from emberline.compress.target import Target
-from emberline.data import Rows, Splits
-from emberline.data.rows import told
-from emberline.data.targets import BadTarget, targets_of
+from emberline.data import Splits
+from emberline.data.prepared import Arrays, prepare
 from emberline.errors import EmberlineError
 from emberline.models import quality
 from emberline.recipe import Compress, ExportBackend, Recipe
 from emberline.runlog import RunLog
-
-Arrays = tuple[NDArray[Any], ...]
 
 _SEED = 0
 
@@ -116,28 +113,3 @@ def predictions(
             answer = program(*[torch.from_numpy(array) for array in piece])
             outputs.append(outputs_of(answer)[0].numpy())
     return np.concatenate(outputs)
-
-
-def prepare(recipe: Recipe, rows: Rows, indices: Iterable[int]) -> tuple[Arrays, NDArray[Any]]:
-    """Rows through the recipe's preprocessing, stacked, and their labels as its task has them.
-
-    Raises:
-        EmberlineError: a row does not fit the recipe's inputs or task; names row and field.
-    """
-    shared = assets.handler_module("ember_preprocessing")
-    preprocessing = shared.Preprocessing(recipe.preprocessing.model_dump(mode="json"))
-    prepared, labels, read = [], [], list(indices)
-    for index in read:
-        instance, label = rows[index]
-        try:
-            prepared.append(preprocessing(instance))
-        except shared.InvalidInput as error:
-            raise EmberlineError(str(error), place=f"{told(rows, index)} of {recipe.data.source}") from error
-        labels.append(label)
-    arrays: Arrays = shared.stack(prepared)
-    try:
-        return arrays, targets_of(recipe).of(labels, arrays[0].shape[-2:])
-    except BadTarget as error:
-        raise EmberlineError(
-            f"label: {error}", place=f"{told(rows, read[error.row])} of {recipe.data.source}"
-        ) from error

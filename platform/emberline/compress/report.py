@@ -28,16 +28,18 @@ def write_report(
     command: str,
     runs: Path,
     tested: Mapping[str, list[float]],
+    rows: str = "",
     made_by: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes both files; returns the page's path. Drawn anew only when its content changed.
 
     Args:
         command: the line that makes all of it again.
+        rows: the options by which `emberline measure` takes the same rows, a blank before them.
         made_by: the line that makes each artifact, by name, where they are points of a search and not published.
         tested: 1 or 0 for each test row, by artifact; what was not published was not tested.
     """
-    content = {**_content(recipe, entries, command, runs, tested), "made_by": dict(made_by or {})}
+    content = {"command": command, **_content(recipe, entries, runs, tested, rows), "made_by": dict(made_by or {})}
     page, data = folder / "report.html", folder / "report.json"
     if page.is_file() and data.is_file() and _same(orjson.loads(data.read_bytes()), content):
         return page
@@ -92,7 +94,7 @@ def _drawings_of(one: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
 
 
 def _content(
-    recipe: Recipe, entries: Mapping[str, Entry], command: str, runs: Path, tested: Mapping[str, list[float]]
+    recipe: Recipe, entries: Mapping[str, Entry], runs: Path, tested: Mapping[str, list[float]], rows: str
 ) -> dict[str, Any]:
     settings = recipe.compress
     baseline = settings.baseline if settings else ""
@@ -104,8 +106,7 @@ def _content(
     return {
         "run": recipe.run,
         "recipe": recipe.digest,
-        "command": command,
-        "measure": f"emberline measure --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
+        "measure": f"emberline measure{rows} --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
         "artifacts_folder": str(artifacts),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": next(iter(entries.values())).measurement.machine,

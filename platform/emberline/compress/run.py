@@ -54,7 +54,13 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
             job.log.say(f"{name}: {job.artifacts / name} {'written' if written else 'unchanged, kept'}")
     tested = score_published(job, entries)
     report = write_report(
-        job.folder / "compress", job.recipe, entries, command=command_of(path, settings, runs), runs=runs, tested=tested
+        job.folder / "compress",
+        job.recipe,
+        entries,
+        command=command_of(path, settings, runs),
+        runs=runs,
+        tested=tested,
+        rows=f" {shlex.join(['--recipe', str(path), *_set(settings)])}",
     )
     print_summary(entries, job.settings, job.log.console)
     job.log.say(f"report: {report}")
@@ -67,8 +73,12 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
 
 def command_of(path: Path, settings: Sequence[str], runs: Path, *options: str) -> str:
     """The line that does the same again, settings and folder of runs included."""
-    said = ["emberline", "compress", str(path), *options, *(part for one in settings for part in ("--set", one))]
+    said = ["emberline", "compress", str(path), *options, *_set(settings)]
     return shlex.join([*said, "--runs", str(runs)] if runs != RUNS else said)
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [part for one in settings for part in ("--set", one)]
 
 
 def run_chains(job: Job, plans: dict[str, Planned]) -> tuple[dict[str, list[Done]], dict[str, EmberlineError]]:

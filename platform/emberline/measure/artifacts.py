@@ -2,15 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emberline import data
 from emberline.artifact import DESCRIPTION, read_artifact
+from emberline.data.prepared import Arrays, prepare
 from emberline.errors import EmberlineError, InvalidOption
 from emberline.measure.session import Candidate, Measured, ModuleCandidate, measure
 from emberline.measure.table import print_table
+from emberline.recipe import Task, load_recipe
 from emberline.runlog import RunLog
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -26,6 +31,8 @@ def measure_artifacts(
     threads: int,
     compiled: bool = False,
     inputs: Sequence[str] = (),
+    recipe: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> dict[str, Measured]:
     """Measures artifacts and modules against the first of them and prints the table.
 
@@ -33,20 +40,32 @@ def measure_artifacts(
         given: folders of artifacts, files of their packages, or functions `module:function` that make a module.
         compiled: modules are measured by torch.compile as well.
         inputs: `dtype:3x224x224` of each input's row; random values take the place of the probes.
+        recipe: the validation rows of this recipe take the place of the probes, and all are scored on them.
+        settings: `key=value` laid over the recipe.
 
     Raises:
-        InvalidOption: `compiled` without a module.
+        InvalidOption: `compiled` without a module, `inputs` beside a recipe, or settings without one.
         EmberlineError: something given is neither, or a folder has no packages.
     """
     candidates = [one for text in given for one in _candidates(text, given, compiled=compiled)]
     if compiled and not any(isinstance(one, ModuleCandidate) for one in candidates):
         hint = "leave it out, or name the function that makes the module: mine:net"
         raise InvalidOption("emberline measure", "--compiled", True, "a module beside the artifacts", hint=hint)
-    if not inputs and all(isinstance(one, ModuleCandidate) for one in candidates):
+    if not inputs and recipe is None and all(isinstance(one, ModuleCandidate) for one in candidates):
         hint = "for a photo: --input float32:3x224x224; with an artifact beside them, its probe is taken"
         raise EmberlineError("modules have no rows of their own to be timed on", place="--input", hint=hint)
-    rows = tuple(_random_row(text) for text in inputs) or None
-    measured = measure(candidates, batch_sizes, threads=threads, rounds=rounds, inputs=rows, log=RunLog())
+    timed = partial(measure, candidates, batch_sizes, threads=threads, rounds=rounds, log=RunLog())
+    if recipe is None:
+        if settings:
+            hint = "name the recipe whose rows they are of: --recipe FILE"
+            raise InvalidOption("emberline measure", "--set", settings[0], "a recipe beside it", hint=hint)
+        measured = timed(inputs=tuple(_random_row(text) for text in inputs) or None)
+    else:
+        if inputs:
+            hint = "leave out one of them"
+            raise InvalidOption("emberline measure", "--input", inputs[0], "no --recipe beside it", hint=hint)
+        rows, labels, task = _validation(recipe, settings)
+        measured = timed(inputs=rows, labels=labels, task=task)
     print_table(measured, candidates[0].name)
     return measured
 
@@ -80,6 +99,15 @@ def _package(path: Path) -> Candidate:
         raise EmberlineError("is no package of its artifact", place=path, hint=f"its packages: {known}")
     described = artifact.model_copy(update={"packages": tuple(chosen)})
     return Candidate(str(path), path.parent, described.model_dump(mode="json"))
+
+
+def _validation(path: Path, settings: Sequence[str]) -> tuple[Arrays, NDArray[Any], Task]:
+    """A recipe's validation rows and their labels, as models and measuring take them."""
+    recipe = load_recipe(path, settings)
+    splits = data.load(recipe.data, path.parent)
+    data.check_splits(splits, len(recipe.labels), f"data.source {recipe.data.source}", recipe.train.task)
+    rows = splits.validation
+    return *prepare(recipe, rows, range(len(rows))), recipe.train.task
 
 
 def _random_row(text: str) -> NDArray[np.generic]:

@@ -25,7 +25,11 @@ def print_table(measured: Mapping[str, Measured], baseline: str, console: Consol
     table.add_column("package", no_wrap=True)
     for column in ("MB", "peak MB", "batch", "wall ms", "spread", "CPU ms", "speed-up"):
         table.add_column(column, justify="right", no_wrap=True)
+    scored = any(one.correct is not None for one in measured.values())
+    if scored:
+        table.add_column("accuracy", justify="right", no_wrap=True)
     for one in measured.values():
+        accuracy = "-" if one.correct is None else f"{one.correct.mean():.2%}"
         for timing in one.timings:
             against = measured[baseline].timing(timing.batch)
             table.add_row(
@@ -38,5 +42,6 @@ def print_table(measured: Mapping[str, Measured], baseline: str, console: Consol
                 f"{timing.spread_ms:.3f}",
                 f"{timing.cpu_median_ms:.3f}",
                 "-" if one.name == baseline else f"{speedup(against, timing):.2f}x",
+                *([accuracy] if scored else []),
             )
     (console or Console()).print(table)
