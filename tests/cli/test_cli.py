@@ -66,6 +66,8 @@ def test_an_unknown_verb_is_wrong_usage_and_the_nearest_is_named(arguments: tupl
         ("route --experiments nosuch", "--experiments is 'nosuch'; a folder that is there", "make it first"),
         ("outcomes x.parquet --data nosuch", "--data is 'nosuch'; a router's folder, with unit.key", "--new"),
         ("rollout --interval soon", "--interval is 'soon'; a duration is required", "90s, 10m, 2h or 7d"),
+        ("serve .", "ARCHIVES is '.'; a file NAME.mar is required", "emberline serve --store ."),
+        ("rollout --namespace prod", "--namespace is 'prod'; --kubernetes beside it", "add --kubernetes"),
         ("rollout --interval 0s", "--interval is '0s'; a duration above 0 is required", "90s"),
         ("simulate --url http://127.0.0.1:99999", "--url is 'http://127.0.0.1:99999'; an address", "emberline up"),
         ("load --rate 1 --url localhost", "--url is 'localhost'; an address with http://", "emberline up"),

@@ -147,6 +147,7 @@ def _static(bootstrap: dict, folder) -> dict:
     [
         (parse_upstreams, ["digits=1"], "MODEL@VERSION=HOST:PORT"),
         (parse_upstreams, ["digits@1=h:99999"], "HOST:PORT"),
+        (parse_upstreams, ["a b@c=h:1"], "MODEL@VERSION=HOST:PORT"),
         (parse_upstreams, ["a@1=h:1", "a@1=h:2"], "given twice"),
         (parse_defaults, ["digits"], "MODEL=VERSION"),
         (parse_defaults, ["digits=1", "digits=2"], "given twice"),

@@ -17,7 +17,7 @@ def rollout(
     interval: str = "1s",
     until_done: bool = False,
     kubernetes: bool = False,
-    namespace: str = "default",
+    namespace: str | None = None,
     pause: str | None = None,
     resume: str | None = None,
     abort: str | None = None,
@@ -41,7 +41,7 @@ def rollout(
         interval: Between two looks, such as 1s or 5m.
         until_done: Exit when every experiment has ended.
         kubernetes: Read Experiments from the cluster, and write their status and the routers' ConfigMap there.
-        namespace: Of the Experiments.
+        namespace: Of the Experiments, with --kubernetes; `default` unless given.
         pause: Name of an experiment to hold where it is (its guardrails still roll it back).
         resume: Name of a paused experiment to let go on.
         abort: Name of an experiment to roll back.
@@ -73,6 +73,9 @@ def rollout(
     if wishes or reason is not None or to is not None:
         ask(experiments, wishes, reason, to)
         return
+    if namespace is not None and not kubernetes:
+        hint = "files have none; in a cluster, add --kubernetes"
+        raise InvalidOption("rollout", "--namespace", namespace, "--kubernetes beside it", hint=hint)
     run(
         experiments,
         data,
@@ -81,5 +84,5 @@ def rollout(
         management=management,
         interval=interval,
         until_done=until_done,
-        namespace=namespace if kubernetes else None,
+        namespace=(namespace or "default") if kubernetes else None,
     )

@@ -14,6 +14,7 @@ MOST_PROCESSES = 8
 _MOST = (1 << 32) - 1  # what Envoy counts to
 _DAY_S = 86_400
 _UPSTREAM = "such as digits@1.0=127.0.0.1:8085"
+_SERVED = re.compile(r"[\w.-]+@[\w.-]+")
 CLAIM_HEADER = "x-ember-claim-"
 """Prefix of the header that a token's claim travels in; clients cannot set it."""
 
@@ -181,8 +182,8 @@ def parse_upstreams(texts: Iterable[str]) -> dict[Served, Address]:
     found: dict[Served, Address] = {}
     for text in texts:
         name, equals, address = text.partition("=")
-        model, at, version = name.partition("@")
-        if not (equals and at and model and version):
+        model, _, version = name.partition("@")
+        if not equals or not _SERVED.fullmatch(name):
             raise InvalidOption("--upstream", "upstream", text, "MODEL@VERSION=HOST:PORT", hint=_UPSTREAM)
         served = Served(model, version)
         if served in found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from emberline import process, storage
-from emberline.errors import InvalidCombination, MissingFile
+from emberline.errors import InvalidCombination, InvalidOption, MissingFile
 from emberline.recipe import Serve
 from emberline.runlog import RunLog, warn
 from emberline.serve import instance, torchserve
@@ -102,9 +102,13 @@ def _find_archives(named: Sequence[Path], store: Path) -> tuple[Path, ...]:
     """The archives named, or all of the store.
 
     Raises:
+        InvalidOption: one that was named is a folder.
         MissingFile: one that was named is not there, or the store has none.
     """
     for path in named:
+        if path.is_dir():
+            hint = f"for all archives of a folder: emberline serve --store {path}"
+            raise InvalidOption("emberline serve", "ARCHIVES", str(path), "a file NAME.mar", hint=hint)
         if not path.is_file():
             raise MissingFile(path, "the archive", hint="emberline archive makes archives")
     found = tuple(named) or tuple(sorted(store.glob("*.mar")))
