@@ -9,6 +9,7 @@ Legend of shapes: B rows, H height, W width, C channels.
 import base64
 import binascii
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -108,7 +109,7 @@ def _missing(spec: Mapping[str, Any]) -> Array:
 
 def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
     name, shape, dtype = spec["name"], tuple(spec.get("shape", ())), np.dtype(spec.get("dtype", "float32"))
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if has_far_more(value, size):
         raise InvalidInput(name, f"more than {size} values; shape {list(shape)} is required")
     array = numbers(name, value)
@@ -147,7 +148,7 @@ def _column(spec: Mapping[str, Any], values: list[Any]) -> Array | None:
 
 def _regular(values: list[Any], shape: tuple[int, ...]) -> Array | None:
     """Rows of numbers as an array (B, *shape), None where they are not that; rows may be flat, but then all are."""
-    if not _are_numbers(values, _MAX_DEPTH, len(values) * int(np.prod(shape))):
+    if not _are_numbers(values, _MAX_DEPTH, len(values) * math.prod(shape)):
         return None
     try:
         array = np.asarray(values)
@@ -157,7 +158,7 @@ def _regular(values: list[Any], shape: tuple[int, ...]) -> Array | None:
         return None
     if array.shape[1:] == shape:
         return array
-    flat = array.ndim <= _FLAT_ROWS and array.size == len(values) * int(np.prod(shape))
+    flat = array.ndim <= _FLAT_ROWS and array.size == len(values) * math.prod(shape)
     return array.reshape(len(values), *shape) if flat else None
 
 
@@ -200,6 +201,8 @@ def has_far_more(value: Any, most: int) -> bool:
     for _ in range(_MAX_DEPTH):
         if len(level) > most:
             return True
+        if set(map(type, level)).isdisjoint((list, tuple)):  # the usual: one flat list
+            return False
         level = list(islice(chain.from_iterable(one for one in level if isinstance(one, list | tuple)), most + 1))
     return False
 
