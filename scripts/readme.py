@@ -52,7 +52,7 @@ def measured(suite: str) -> str:
     """Every key of a suite: what was asked, what came out, and the command that does it again."""
     rows = []
     for name, record in result(suite).items():
-        facts = {key: value for key, value in record["summary"].items() if key != "reached"}
+        facts = {key: value for key, value in record["summary"].items() if key not in {"reached", "medians"}}
         reached = "yes" if record["summary"]["reached"] else "**no**"
         rows.append(
             [
@@ -69,19 +69,57 @@ def measured(suite: str) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
+def throughput() -> str:
+    """Requests a second and CPU of each server, one table a model, and how often ours is of each."""
+    tables = []
+    for name, record in result("serve").items():
+        facts = record["summary"]
+        if "medians" not in facts:
+            continue
+        counts = list(next(iter(facts["medians"].values())))
+        head = ["server", *(f"{count} connection{'s' * (count != '1')}" for count in counts), "ours to it"]
+        lines = [
+            f"`{name}`: requests a second, and server CPU of one in µs.",
+            "",
+            head,
+            ["---"] + ["---:"] * (len(head) - 1),
+        ]
+        for server, by in facts["medians"].items():
+            cells = [f"{by[count]['rps']:,.0f} ({by[count]['cpu_us']:,.0f})" for count in counts]
+            ratio = facts["ratios"].get(server)
+            lines.append(
+                [server, *cells, "" if ratio is None else " / ".join(f"{ratio[count]:.2f}" for count in counts)]
+            )
+        tables.append("\n".join(line if isinstance(line, str) else f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(tables)
+
+
 HIGHLIGHTS = (
     ("train", "bitwise", "random schedules of kills and resizes whose weights and losses are equal bit for bit",
      "{equal} of {tried}"),
     ("train", "corruptions", "damaged checkpoints that were caught before a weight was used", "{caught} of {tried}"),
     ("train", "store_kill", "deaths of the rendezvous store that the running world outlived untouched",
      "{untouched} of {trials}"),
+    ("train", "worker_kill", "seconds that a worker's SIGKILL costs; plain torchrun's restart",
+     "{emberline_s}; {plain_s}"),
+    ("train", "agent_kill", "seconds that a node's loss costs; plain torchrun as it comes, and tuned",
+     "{emberline_s}; {plain_default_s}, {plain_tuned_s}"),
+    ("train", "goodput", "share of the calm machine's steps with a kill every minute", "{kill_every_60s:.3f}"),
+    ("train", "parquet_loader", "pictures a second from Parquet, in exact order; Grain; HF datasets",
+     "{emberline}; {grain}; {datasets}"),
     ("train", "hang", "seconds until a stopped rank was named, on a busy machine", "{detected_stopped_s}"),
     ("compress", "silent_failures", "failures served in silence elsewhere that were refused", "{caught} of {tried}"),
     ("serve", "lost_version_switch", "requests without a right answer in {switches} version switches under load",
      "{error} of {requests}"),
+    ("serve", "malformed", "malformed requests to seven handlers that were not refused with their field",
+     "{bad_not_named} of {bad}"),
     ("compare", "conformance", "units that Envoy and Python assigned alike", "{equal} of {tried}"),
     ("compare", "false_positives", "false alarms of two equal versions looked at {looks} times, at alpha .05",
      "{anytime:.3f}"),
+    ("compare", "paired_shadow", "times fewer requests than an unpaired test needs to find a loss of half a point",
+     "{times_fewer:.0f}"),
+    ("compare", "error_regression", "seconds from the log's showing a version that fails to the traffic's return",
+     "{seconds_after}"),
 )  # fmt: skip
 
 
@@ -117,6 +155,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-curl": demo_curl,
     "demo-compare": demo_compare,
     "highlights": highlights,
+    "throughput": throughput,
     **{f"{suite}-results": partial(measured, suite) for suite in ("train", "compress", "serve", "compare")},
 }
 

@@ -72,7 +72,7 @@ def _requests(folder: Path, number: int) -> dict[str, Any]:
                 "good": traffic.asked,
                 "good_wrong": traffic.wrong,
                 "failures": failures,
-                "output": output,
+                **({"output": output} if failures else {}),
                 "worker_deaths": len(before.keys() - after.keys()),
                 "memory_growth": round(_memory(after) / memory - 1, 4),
             }
