@@ -61,7 +61,8 @@ def test_the_control_is_asked_again_to_know_its_own_noise(start_router, write_ex
     rows = [row for row in noisy.rows(columns="request_id, shadow, variant, label") if row[0] in wanted]
     counts = {key: sum(row[1:3] == key for row in rows) for key in {row[1:3] for row in rows}}
     assert counts == {(False, "fp32"): 100, (True, "int8"): 100, (True, "fp32"): 100}
-    assert model_server.asked[before:].count("/predictions/digits/1.0") == 200
+    # the request that saw the configuration in force has copies as well, which may come late
+    assert model_server.asked[before:].count("/predictions/digits/1.0") >= 200
     labels = {key: {row[0]: row[3] for row in rows if row[1:3] == key} for key in counts}
     assert labels[True, "fp32"] == labels[False, "fp32"]
 
