@@ -103,9 +103,8 @@ def described(context, *packages):
     return {"preprocessing": spec, "labels": [], "packages": [one.model_dump(mode="json") for one in packages]}
 
 
-@pytest.mark.parametrize(
-    "backend", ["aoti", pytest.param("onnx", marks=pytest.mark.long), pytest.param("openvino", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["aoti", "onnx", "openvino"])
 def test_an_int8_package_takes_texts_of_any_length_and_says_so(context, backend):
     if backend != "aoti":
         pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[backend])

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_guides_net_trains_compresses_and_is_archived(folder: Path) -> None:
     for verb in ("train", "compress", "archive"):
         done = emberline(folder, verb, "iris.yaml")
