@@ -41,10 +41,7 @@ class Context:
 
     @cached_property
     def splits(self) -> Splits:
-        recipe = self.recipe
-        splits = data.load(recipe.data, self.search)
-        data.check_splits(splits, len(recipe.labels), f"data.source {recipe.data.source}", recipe.train.task)
-        return splits
+        return data.load_checked(self.recipe, self.search)
 
     @cached_property
     def validation(self) -> tuple[Arrays, NDArray[Any]]:

@@ -56,16 +56,15 @@ def require_kernels(
             floating point.
     """
     if counted < promised:
-        leave = (
-            f"{', '.join(repeated)} is called more than once, which stays in floating point: put it into skip_layers"
-        )
+        hint = "leave the quantize stage out, or report this model: it would be slower than it claims"
+        if repeated:
+            named = ", ".join(repeated)
+            hint = f"{named} is called more than once, which stays in floating point: put it into skip_layers"
         raise StageFailed(
             "export",
             f"{package} has {counted} int8 kernels; the model's {promised} convolutions and linear layers promise as "
             "many, so some run in floating point",
-            hint=leave
-            if repeated
-            else "leave the quantize stage out, or report this model: it would be slower than it claims",
+            hint=hint,
         )
     if exactly and counted > promised:
         raise StageFailed(

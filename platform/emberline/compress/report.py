@@ -1,6 +1,7 @@
 """The report of a compression: `report.json` for programs, `report.html` for people, no network needed for either."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,14 @@ def write_report(
     command: str,
     runs: Path,
     tested: Mapping[str, list[float]],
-    rows: str = "",
+    rows: Sequence[str] = (),
     made_by: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes both files; returns the page's path. Drawn anew only when its content changed.
 
     Args:
         command: the line that makes all of it again.
-        rows: the options by which `emberline measure` takes the same rows, a blank before them.
+        rows: the options by which `emberline measure` takes the same rows.
         made_by: the line that makes each artifact, by name, where they are points of a search and not published.
         tested: 1 or 0 for each test row, by artifact; what was not published was not tested.
     """
@@ -94,7 +95,7 @@ def _drawings_of(one: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
 
 
 def _content(
-    recipe: Recipe, entries: Mapping[str, Entry], runs: Path, tested: Mapping[str, list[float]], rows: str
+    recipe: Recipe, entries: Mapping[str, Entry], runs: Path, tested: Mapping[str, list[float]], rows: Sequence[str]
 ) -> dict[str, Any]:
     settings = recipe.compress
     baseline = settings.baseline if settings else ""
@@ -103,10 +104,11 @@ def _content(
     sizes = " ".join(f"--batch-size {size}" for size in batch_sizes)
     artifacts = runs / recipe.run / "artifacts"
     lead = entries[baseline].measured.package["file"]
+    measure = shlex.join(["emberline", "measure", *rows])
     return {
         "run": recipe.run,
         "recipe": recipe.digest,
-        "measure": f"emberline measure{rows} --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
+        "measure": f"{measure} --threads {threads} {sizes} {artifacts / baseline / str(lead)}",
         "artifacts_folder": str(artifacts),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": next(iter(entries.values())).measurement.machine,

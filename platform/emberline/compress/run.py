@@ -60,7 +60,7 @@ def compress_recipe(path: Path, settings: Sequence[str], runs: Path) -> None:
         command=command_of(path, settings, runs),
         runs=runs,
         tested=tested,
-        rows=f" {shlex.join(['--recipe', str(path), *_set(settings)])}",
+        rows=["--recipe", str(path), *_set(settings)],
     )
     print_summary(entries, job.settings, job.log.console)
     job.log.say(f"report: {report}")

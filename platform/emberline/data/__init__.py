@@ -7,7 +7,7 @@ as `(instance, label)`, where the instance is what a client would send (arrays o
 from emberline.data.ahead import Ahead
 from emberline.data.order import order, order_of
 from emberline.data.rows import ArrayRows, Instance, Rows, Splits, rows_from_arrays
-from emberline.data.source import check_splits, load
+from emberline.data.source import check_splits, load, load_checked
 from emberline.data.subset import Subset
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Subset",
     "check_splits",
     "load",
+    "load_checked",
     "order",
     "order_of",
     "rows_from_arrays",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emberline.data.rows import Rows, Splits, told
 from emberline.data.subset import sample
 from emberline.errors import EmberlineError, InvalidSetting
-from emberline.recipe import PICTURE_TASKS, Data, Task
+from emberline.recipe import PICTURE_TASKS, Data, Recipe, Task
 
 
 def load(data: Data, search: Path | None) -> Splits:
@@ -54,6 +54,17 @@ def load(data: Data, search: Path | None) -> Splits:
     if data.sample is None or len(splits.train) == 0:
         return splits
     return replace(splits, train=sample(splits.train, data.sample))
+
+
+def load_checked(recipe: Recipe, search: Path | None) -> Splits:
+    """A recipe's splits, fit to be trained and judged on.
+
+    Raises:
+        InvalidSetting, EmberlineError: as `load` and `check_splits` have them.
+    """
+    splits = load(recipe.data, search)
+    check_splits(splits, len(recipe.labels), f"data.source {recipe.data.source}", recipe.train.task)
+    return splits
 
 
 def check_splits(splits: Splits, num_classes: int, place: str, task: Task = "classification") -> None:

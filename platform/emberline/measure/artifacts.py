@@ -104,9 +104,7 @@ def _package(path: Path) -> Candidate:
 def _validation(path: Path, settings: Sequence[str]) -> tuple[Arrays, NDArray[Any], Task]:
     """A recipe's validation rows and their labels, as models and measuring take them."""
     recipe = load_recipe(path, settings)
-    splits = data.load(recipe.data, path.parent)
-    data.check_splits(splits, len(recipe.labels), f"data.source {recipe.data.source}", recipe.train.task)
-    rows = splits.validation
+    rows = data.load_checked(recipe, path.parent).validation
     return *prepare(recipe, rows, range(len(rows))), recipe.train.task
 
 
