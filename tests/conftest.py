@@ -1,7 +1,9 @@
 """Facts about where the tests run, and small artifacts that are quick to make."""
 
+import contextlib
 import importlib.util
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +24,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, mebibytes: int):
+    """A file system of that size in an empty folder; skips where none can be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all room that is left; removing it makes room again."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return path
+
+
+@pytest.fixture
+def mount_disk():
+    """Mounts a small file system while its block runs."""
+    return mounted
+
+
+@pytest.fixture
+def fill_disk():
+    """Fills a file system."""
+    return fill
 
 
 @pytest.fixture(scope="session")

@@ -1,45 +1,27 @@
 """A disk that is really full: answers go on, nothing half-written stays, what was lost is told."""
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from emberline.process import wait_until
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path, mount_disk):
     """A file system of 24 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with mount_disk(folder, 24):
+        yield folder
 
 
-def fill(folder: Path) -> Path:
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return path
-
-
-def test_a_full_disk_is_told_and_survived(start_router, small_disk):
+def test_a_full_disk_is_told_and_survived(start_router, small_disk, fill_disk):
     router = start_router("--data", str(small_disk / "data"), "--generation-s", "1", weight=5000)
     (router.folder / "data").symlink_to(small_disk / "data")
     before = {answer.headers["x-request-id"] for answer in router.ask([(f"u{n}", {"n": n}) for n in range(50)])}
     wait_until(lambda: len(router.rows(columns="request_id")) == 50, 10, "their exposures")
     ready = f"{router.url}/readyz"
     assert router.client.get(ready).status_code == 200
-    filler = fill(small_disk)
+    filler = fill_disk(small_disk)
     refused = router.client.get(ready)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert "the disk is full" in refused.json()["error"]

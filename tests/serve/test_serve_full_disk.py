@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -14,26 +13,12 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def small_disk():
+def small_disk(mount_disk):
     """A file system of 8 MiB, of a short path: sockets are made in it."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with mount_disk(folder, 8):
+        yield folder
     folder.rmdir()
-
-
-def fill(folder):
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return path
 
 
 @pytest.fixture
@@ -56,11 +41,13 @@ def put_unsigned(store, numbers):
         (store / f"unsigned-{number}.mar").write_bytes(b"nothing")
 
 
-def test_a_log_that_cannot_be_written_ends_nothing_and_goes_on_when_it_can(start, store, small_disk, tmp_path):
+def test_a_log_that_cannot_be_written_ends_nothing_and_goes_on_when_it_can(
+    start, store, small_disk, fill_disk, tmp_path
+):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "state").symlink_to(small_disk)
     server = start("--store", store).ready()
-    filler = fill(small_disk)
+    filler = fill_disk(small_disk)
     put_unsigned(store, range(30))
     told = "serve.jsonl: cannot be written: No space left on device; events are lost until it can"
     process.wait_until(lambda: told in server.output, 60, "its being told")
@@ -76,9 +63,9 @@ def test_a_log_that_cannot_be_written_ends_nothing_and_goes_on_when_it_can(start
     assert server.stop() == 0
 
 
-def test_an_archive_that_there_is_no_room_for_is_taken_in_when_there_is(start, archives, store, small_disk):
+def test_an_archive_that_there_is_no_room_for_is_taken_in_when_there_is(start, archives, store, small_disk, fill_disk):
     server = start("--store", store, temporary=small_disk).ready()
-    filler = fill(small_disk)
+    filler = fill_disk(small_disk)
     put(archives[1], store)
     process.wait_until(lambda: "not taken in, to be tried again in 5 s" in server.output, 60, "its being told")
     assert server.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
