@@ -65,8 +65,7 @@ def measured(suite: str) -> str:
             ]
         )
     head = ["key", "what", "target", "came out", "reached", "when, and on what"]
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    return _table([head, ["---"] * len(head), *rows])
 
 
 def throughput() -> str:
@@ -78,19 +77,14 @@ def throughput() -> str:
             continue
         counts = list(next(iter(facts["medians"].values())))
         head = ["server", *(f"{count} connection{'s' * (count != '1')}" for count in counts), "ours to it"]
-        lines = [
-            f"`{name}`: requests a second, and server CPU of one in µs.",
-            "",
-            head,
-            ["---"] + ["---:"] * (len(head) - 1),
-        ]
+        rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
         for server, by in facts["medians"].items():
             cells = [f"{by[count]['rps']:,.0f} ({by[count]['cpu_us']:,.0f})" for count in counts]
             ratio = facts["ratios"].get(server)
-            lines.append(
+            rows.append(
                 [server, *cells, "" if ratio is None else " / ".join(f"{ratio[count]:.2f}" for count in counts)]
             )
-        tables.append("\n".join(line if isinstance(line, str) else f"| {' | '.join(line)} |" for line in lines))
+        tables.append(f"`{name}`: requests a second, and server CPU of one in µs.\n\n{_table(rows)}")
     return "\n\n".join(tables)
 
 
@@ -132,6 +126,10 @@ def highlights() -> str:
         facts = record["summary"]
         rows.append(f"| {what.format(**facts)} | {value.format(**facts)} | `make bench-{suite} ONLY={key}` |")
     return "\n".join(["| what | came out | again by |", "|---|---:|---|", *rows])
+
+
+def _table(rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows)
 
 
 def _facts(facts: dict[str, Any]) -> str:

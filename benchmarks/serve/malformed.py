@@ -216,12 +216,14 @@ def _rankings(good: dict[str, Any]) -> list[Bad]:
     ]
 
 
+_FOUR = {"inputs": [{"name": "x", "shape": [4], "minimum": -10, "maximum": 10}]}
+_GOOD_FOUR = {"x": [0.5, -0.25, 1.0, 0.0]}
+
+
 def _tensor_model() -> tuple[Path, dict[str, Any]]:
     from emberline.models.mlp import mlp
 
-    good = {"x": [0.5, -0.25, 1.0, 0.0]}
-    spec = {"inputs": [{"name": "x", "shape": [4], "minimum": -10, "maximum": 10}]}
-    return artifact("malformed-tensor", lambda: mlp(4, 3, hidden=(8,)), spec, good, "abc"), good
+    return artifact("malformed-tensor", lambda: mlp(4, 3, hidden=(8,)), _FOUR, _GOOD_FOUR, "abc"), _GOOD_FOUR
 
 
 _PICTURE = {
@@ -288,11 +290,9 @@ def _segmenter() -> tuple[Path, dict[str, Any]]:
 def _cascaded() -> tuple[Path, dict[str, Any]]:
     from emberline.models.mlp import mlp
 
-    good = {"x": [0.5, -0.25, 1.0, 0.0]}
-    spec = {"inputs": [{"name": "x", "shape": [4], "minimum": -10, "maximum": 10}]}
     for name, width in (("light", 4), ("heavy", 16)):
-        made = artifact("malformed-cascade", lambda: mlp(4, 3, hidden=(width,)), spec, good, "abc", name=name)  # noqa: B023
-    return made, good
+        made = artifact("malformed-cascade", lambda: mlp(4, 3, hidden=(width,)), _FOUR, _GOOD_FOUR, "abc", name=name)  # noqa: B023
+    return made, _GOOD_FOUR
 
 
 _MODELS = {
