@@ -105,14 +105,14 @@ def test_what_a_library_raises_becomes_a_line_that_names_the_layer_and_leaves_th
 
 def test_no_rows_to_calibrate_with_are_refused_by_the_name_of_the_split(trained_run, monkeypatch):
     rows = rows_from_arrays("pixels", np.zeros((4, 8, 8), np.float32), [0, 1, 2, 3])
-    monkeypatch.setattr("emberline.data.load", lambda *_: Splits(rows.take([]), rows, rows))
+    monkeypatch.setattr("emberline.data.source.load", lambda *_: Splits(rows.take([]), rows, rows))
     with pytest.raises(EmberlineError, match="split 'train' has zero rows"):
         quantize(State(digits_cnn(8).eval()), Quantize(stage="quantize"), trained_run.context())
 
 
 def test_labels_out_of_range_are_refused_by_row(trained_run, monkeypatch):
     rows = rows_from_arrays("pixels", np.zeros((4, 8, 8), np.float32), [0, 1, 12, 3])
-    monkeypatch.setattr("emberline.data.load", lambda *_: Splits(rows, rows, rows))
+    monkeypatch.setattr("emberline.data.source.load", lambda *_: Splits(rows, rows, rows))
     with pytest.raises(InvalidSetting, match="label of row 2 is 12; 0 to 9"):
         quantize(State(digits_cnn(8).eval()), Quantize(stage="quantize"), trained_run.context())
 
