@@ -19,7 +19,7 @@ LOG=$VENV/setup.log
 BEGAN=$VENV/setup.began
 HEARTBEAT_S=${HEARTBEAT_S:-10}
 USERS=onnx,search,stacks,dev
-TESTERS=onnx,openvino,search,sketches,spark,stacks,text,tensorboard,mlflow,dev
+TESTERS=gpu,onnx,openvino,search,sketches,spark,stacks,text,tensorboard,mlflow,dev
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }

@@ -24,10 +24,18 @@ def management(serve_json):
 def test_the_clock_of_a_living_worker_runs_and_a_dead_one_has_none(made, management):
     running = made.in_step(2)
     first = read_clocks(management, running)
-    ((key, seconds),) = first.items()
+    ((key, seconds),) = first.cpu_s.items()
     assert key.startswith(f"fp32/{os.getpid()}-")
     sum(number * number for number in range(3_000_000))
-    assert read_clocks(management, running)[key] > seconds
+    assert read_clocks(management, running).cpu_s[key] > seconds
+    assert first.on_gpu == {}
+
+
+def test_workers_with_a_gpu_are_named(made, serve_json):
+    worker = {"id": "9000", "status": "READY", "pid": os.getpid(), "gpu": True}
+    facts = {"modelName": "digits", "modelVersion": "1.0", "modelUrl": "x.mar", "workers": [worker]}
+    one = {**facts, "minWorkers": 1, "jobQueueStatus": {"pendingRequests": 0}}
+    assert set(read_clocks(serve_json(lambda _request: (200, [one])), made.in_step(2)).on_gpu.values()) == {os.getpid()}
 
 
 def test_workers_of_another_machine_are_not_looked_for_here(made):

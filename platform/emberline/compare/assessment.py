@@ -100,13 +100,16 @@ class CostResult(Frozen):
     Attributes:
         requests: that were measured, copies to a shadow included.
         cpu_ms: processor time of a request.
-        price_per_million: of a million requests; None where the experiment names no price.
+        gpu_ms: time of a request in which a GPU was busy with it; None where the version's workers have no GPU, or its
+            driver does not tell.
+        price_per_million: of a million requests; None where the experiment names no price of what they use.
         value_per_price: the primary metric's value for one unit of money, such as right answers a dollar.
     """
 
     variant: str
     requests: int
     cpu_ms: float
+    gpu_ms: float | None = None
     price_per_million: float | None = None
     value_per_price: float | None = None
 

@@ -1,4 +1,4 @@
-"""What a request costs with each version: processor time of its workers, measured while it competes, and its price.
+"""What a request costs with each version: its workers' processor and GPU time, measured as it competes, and its price.
 
 Rollout reads the workers' clocks and the routers' counters of requests, copies to a shadow included, since workers work
 for those as well. A worker that is new counts from when it was first seen: loading a model is no request's cost. The
@@ -14,7 +14,7 @@ import orjson
 from emberline import storage
 from emberline.compare.assessment import Assessment, CostResult, MetricResult
 from emberline.compare.window import OfWindow, counted_since, read_of_window, variant_of
-from emberline.experiment import Experiment
+from emberline.experiment import Experiment, Price
 
 _HOUR_S = 3600
 _ENOUGH = 100  # requests of a variant, before anything is said of their cost
@@ -26,25 +26,43 @@ class Usage(OfWindow):
     Attributes:
         clocks: processor seconds of each worker as last read, by `variant/worker`.
         counters: requests by variant (and process of the router) as last read.
+        gpu_clocks: seconds in which each worker kept its GPU busy, as last read; empty without GPUs.
+        gpu_untold: the driver did not tell at some reading, so that GPU time and prices are not known.
         cpu_s: processor seconds by variant since the step began.
+        gpu_s: GPU seconds likewise; of variants with a GPU alone.
         requests: by variant, meanwhile.
     """
 
     clocks: dict[str, float]
     counters: dict[str, int]
+    gpu_clocks: dict[str, float] = {}
+    gpu_untold: bool = False
     cpu_s: dict[str, float] = {}
+    gpu_s: dict[str, float] = {}
     requests: dict[str, int] = {}
 
     @classmethod
-    def begin(cls, config_version: str, clocks: Mapping[str, float], counters: Mapping[str, int]) -> Self:
-        return cls(config_version=config_version, clocks=dict(clocks), counters=dict(counters))
+    def begin(
+        cls,
+        config_version: str,
+        clocks: Mapping[str, float],
+        counters: Mapping[str, int],
+        gpu_clocks: Mapping[str, float] | None,
+    ) -> Self:
+        return cls(
+            config_version=config_version,
+            clocks=dict(clocks),
+            counters=dict(counters),
+            gpu_clocks=dict(gpu_clocks or {}),
+            gpu_untold=gpu_clocks is None,
+        )
 
-    def read(self, clocks: Mapping[str, float], counters: Mapping[str, int]) -> Self:
-        """After another reading."""
-        cpu_s, requests = dict(self.cpu_s), dict(self.requests)
-        for key, seconds in clocks.items():
-            variant = key.partition("/")[0]
-            cpu_s[variant] = cpu_s.get(variant, 0.0) + seconds - self.clocks.get(key, seconds)
+    def read(
+        self, clocks: Mapping[str, float], counters: Mapping[str, int], gpu_clocks: Mapping[str, float] | None
+    ) -> Self:
+        """After another reading; `gpu_clocks` is None where the driver did not tell."""
+        gpu_now = self.gpu_clocks if gpu_clocks is None else gpu_clocks
+        requests = dict(self.requests)
         for key, counter in counters.items():
             variant, more = variant_of(key), counted_since(counter, self.counters.get(key, counter))
             requests[variant] = requests.get(variant, 0) + more
@@ -52,9 +70,21 @@ class Usage(OfWindow):
             config_version=self.config_version,
             clocks=dict(clocks),
             counters=dict(counters),
-            cpu_s=cpu_s,
+            gpu_clocks=dict(gpu_now),
+            gpu_untold=self.gpu_untold or gpu_clocks is None,
+            cpu_s=_added(self.cpu_s, self.clocks, clocks),
+            gpu_s=_added(self.gpu_s, self.gpu_clocks, gpu_now),
             requests=requests,
         )
+
+
+def _added(sums: Mapping[str, float], before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by variant with what its workers' clocks went on by; one that fell began anew at 0."""
+    sums = dict(sums)
+    for key, seconds in now.items():
+        variant, last = key.partition("/")[0], before.get(key, seconds)
+        sums[variant] = sums.get(variant, 0.0) + (seconds - last if seconds >= last else seconds)
+    return sums
 
 
 def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult | None) -> tuple[CostResult, ...]:
@@ -67,8 +97,10 @@ def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult 
         requests = usage.requests.get(variant.name, 0)
         if requests < _ENOUGH:
             continue
-        cpu_s = usage.cpu_s.get(variant.name, 0.0) / requests
-        each = None if price is None else cpu_s / _HOUR_S * price.cpu_hour
+        cpu_s, gpu_s = usage.cpu_s.get(variant.name, 0.0) / requests, None
+        if variant.name in usage.gpu_s and not usage.gpu_untold:
+            gpu_s = usage.gpu_s[variant.name] / requests
+        each = None if price is None or usage.gpu_untold else price_of(price, cpu_s, gpu_s)
         value = None
         if primary is not None and primary.metric == experiment.spec.primary.metric:
             value = primary.control if variant.control else primary.treatment
@@ -77,11 +109,26 @@ def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult 
                 variant=variant.name,
                 requests=requests,
                 cpu_ms=cpu_s * 1e3,
+                gpu_ms=None if gpu_s is None else gpu_s * 1e3,
                 price_per_million=None if each is None else each * 1e6,
                 value_per_price=value / each if value is not None and each else None,
             )
         )
     return tuple(found)
+
+
+def price_of(price: Price, cpu_s: float, gpu_s: float | None) -> float | None:
+    """Of so much processor and GPU time; None where the GPU's has no price."""
+    cpu = cpu_s / _HOUR_S * price.cpu_hour
+    if gpu_s is None:
+        return cpu
+    return None if price.gpu_hour is None else cpu + gpu_s / _HOUR_S * price.gpu_hour
+
+
+def spent_text(cost: CostResult) -> str:
+    """What one request takes."""
+    gpu = "" if cost.gpu_ms is None else f" and {cost.gpu_ms:.3g} ms of GPU time"
+    return f"{cost.cpu_ms:.3g} ms of processor time{gpu} a request"
 
 
 def with_costs(look: Assessment, experiment: Experiment, usage: Usage | None) -> Assessment:
@@ -98,6 +145,9 @@ def saving_text(costs: tuple[CostResult, ...]) -> str:
     share = 1 - treatment.cpu_ms / control.cpu_ms
     what = "would save" if share >= 0 else "would cost more:"
     text = f"{treatment.variant} {what} {abs(share):.0%} of the processor time"
+    if treatment.gpu_ms is not None and control.gpu_ms:
+        gpu = 1 - treatment.gpu_ms / control.gpu_ms
+        text += f", {abs(gpu):.0%} {'less' if gpu >= 0 else 'more'} of the GPU's"
     if treatment.price_per_million is not None and control.price_per_million is not None:
         text += f", {abs(control.price_per_million - treatment.price_per_million):.3g} a million requests"
     return text

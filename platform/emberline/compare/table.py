@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emberline.compare.assessment import Assessment, MetricResult, PairsResult
-from emberline.compare.costs import saving_text
+from emberline.compare.costs import saving_text, spent_text
 from emberline.compare.plan import Plan
 from emberline.compare.traffic import DAYS, Traffic
 from emberline.experiment import Experiment
@@ -40,7 +40,7 @@ def _parts(look: Assessment) -> Iterator[RenderableType]:
         yield from map(Text, pairs_lines(look.pairs))
     for cost in look.costs:
         price = "" if cost.price_per_million is None else f", {cost.price_per_million:.3g} a million requests"
-        yield Text(f"{cost.variant}: {cost.cpu_ms:.3g} ms of processor time a request{price}")
+        yield Text(f"{cost.variant}: {spent_text(cost)}{price}")
     if saved := saving_text(look.costs):
         yield Text(saved)
     if look.sample_ratio_p is not None:

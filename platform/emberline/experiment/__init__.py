@@ -21,7 +21,7 @@ from emberline.experiment.experiment import Experiment
 from emberline.experiment.folder import Found, load_experiment, load_experiments, read_folder, status_path, write_status
 from emberline.experiment.metric import Covariate, Guardrail, Metric, Primary, Segment
 from emberline.experiment.ramp import RampStep
-from emberline.experiment.spec import Agreement, Spec
+from emberline.experiment.spec import Agreement, Price, Spec
 from emberline.experiment.status import Phase, Status, Window
 from emberline.experiment.unit import Unit
 from emberline.experiment.variant import TOTAL_WEIGHT, Variant
@@ -37,6 +37,7 @@ __all__ = [
     "Guardrail",
     "Metric",
     "Phase",
+    "Price",
     "Primary",
     "RampStep",
     "Segment",

@@ -27,9 +27,10 @@ class Agreement(Declared):
 
 
 class Price(Declared):
-    """What an hour of a processor core costs, in whatever money; reports then tell prices in it."""
+    """What an hour of a processor core costs, and one of a GPU, in whatever money; reports then tell prices in it."""
 
     cpu_hour: Annotated[float, Field(gt=0)]
+    gpu_hour: Annotated[float, Field(gt=0)] | None = None
 
 
 class Spec(Declared):

@@ -15,7 +15,8 @@ from emberline.compare.routed import Routed, load_routed, write_routed
 from emberline.errors import EmberlineError
 from emberline.experiment import Experiment, Status, deployed_path, load_deployed
 from emberline.rollout import audit, deployments, phases
-from emberline.rollout.clocks import read_clocks
+from emberline.rollout.clocks import Clocks, read_clocks
+from emberline.rollout.gpu_clocks import GpuClocks
 from emberline.rollout.lock import only_one
 from emberline.rollout.retire import Servers, retire
 from emberline.rollout.routers import has_taken, num_routed, refused_files
@@ -48,6 +49,7 @@ class Rollout:
     settled: set[tuple[str, int]] = field(default_factory=set)
     said: dict[str, str] = field(default_factory=dict)
     missed: set[str] = field(default_factory=set)
+    gpus: GpuClocks = field(default_factory=GpuClocks)
 
     def run(self, interval_s: float, stop: threading.Event, *, until_done: bool = False) -> bool:
         """Rounds until told to stop, or until every experiment is done; whether it is."""
@@ -174,9 +176,20 @@ class Rollout:
             return
         if clocks is None:
             return
-        held = read_usage(self.folder, experiment)
-        begun = Usage.begin(experiment.config_version, clocks, counters)
-        write_usage(self.folder, experiment.name, begun if held is None else held.read(clocks, counters))
+        held, gpu_s = read_usage(self.folder, experiment), self._gpu_seconds(experiment, clocks)
+        begun = Usage.begin(experiment.config_version, clocks.cpu_s, counters, gpu_s)
+        write_usage(self.folder, experiment.name, begun if held is None else held.read(clocks.cpu_s, counters, gpu_s))
+
+    def _gpu_seconds(self, experiment: Experiment, clocks: Clocks) -> dict[str, float] | None:
+        """By `variant/worker`, of those with a GPU; None where its driver does not tell, which is said."""
+        if not clocks.on_gpu:
+            return {}
+        try:
+            busy_s = self.gpus.read()
+        except EmberlineError as error:
+            self._say(f"{experiment.name}: GPU time", str(error))
+            return None
+        return {key: busy_s.get(pid, 0.0) for key, pid in clocks.on_gpu.items()}
 
     def _carry_out_request(self, experiment: Experiment) -> bool:
         request = self.store.requested(experiment)

@@ -35,11 +35,16 @@ class ManagementRefused(EmberlineError):
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker process of a version; a dead one that TorchServe will start again is UNLOADING."""
+    """One worker process of a version; a dead one that TorchServe will start again is UNLOADING.
+
+    Attributes:
+        gpu: it was given one.
+    """
 
     id: str
     status: str
     pid: int
+    gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ def _described(raw: Mapping[str, Any]) -> Described:
         model=raw["modelName"],
         version=raw["modelVersion"],
         url=raw["modelUrl"],
-        workers=tuple(Worker(id=w["id"], status=w["status"], pid=int(w["pid"])) for w in raw["workers"]),
+        workers=tuple(Worker(w["id"], w["status"], int(w["pid"]), w.get("gpu", False)) for w in raw["workers"]),
         min_workers=int(raw["minWorkers"]),
         pending=int(raw["jobQueueStatus"]["pendingRequests"]),
     )
