@@ -4,6 +4,7 @@ Every event also goes into a JSON-lines file, which is what reports and the READ
 """
 
 import errno
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _PLAIN_EVERY_S = 5.0
 _STILL_EVERY_S = 15.0
+SERVER_MAX_BYTES = 64 * 2**20
+"""How long a log of a process that runs for months may grow, twice."""
 
 
 class Advance(Protocol):
@@ -26,12 +29,14 @@ class Advance(Protocol):
         """Counts on; `total` where it was not known before."""
 
 
-def _append(path: Path, line: bytes) -> None:
+def _append(path: Path, line: bytes) -> int:
+    """Appends a whole line or nothing; the file's size after it."""
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         if file.write(line) < len(line):
             file.truncate(before)  # half a line would spoil the next one as well
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return before + len(line)
 
 
 class RunLog:
@@ -42,11 +47,15 @@ class RunLog:
         quiet: writes the file but prints nothing (worker ranks other than 0).
         needed: whether an event that cannot be written, as on a full disk, ends the work; a server goes on instead, and
             says once that events are lost.
+        max_bytes: a log that has grown beyond is set aside as `NAME.1`, in place of the one before, and then must be
+            one process's; None: it only grows.
     """
 
-    def __init__(self, path: Path | None = None, *, quiet: bool = False, needed: bool = True) -> None:
+    def __init__(
+        self, path: Path | None = None, *, quiet: bool = False, needed: bool = True, max_bytes: int | None = None
+    ) -> None:
         self.path = path
-        self._needed, self._loses = needed, False
+        self._needed, self._loses, self._max_bytes = needed, False, max_bytes
         self._said = 0.0
         self.console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False, emoji=False)
         if path is not None:
@@ -60,7 +69,8 @@ class RunLog:
             {"time": time.time(), "event": name, **facts}, option=orjson.OPT_APPEND_NEWLINE, default=str
         )
         try:
-            _append(self.path, line)
+            if _append(self.path, line) > (self._max_bytes or math.inf):
+                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         except OSError as error:
             if self._needed:
                 raise

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from emberline.runlog import RunLog
+from emberline.runlog import SERVER_MAX_BYTES, RunLog
 
 Several = Annotated[tuple[str, ...], Parameter(negative="")]
 
@@ -134,7 +134,7 @@ def route(
         sketches=sketches,
         api_keys=api_keys,
     )
-    log = RunLog(state / "route.jsonl")
+    log = RunLog(state / "route.jsonl", needed=False, max_bytes=SERVER_MAX_BYTES)
     with sole_owner(folders, log.say):
         router = Router(settings, folders, envoy_port, log)
 

@@ -18,7 +18,7 @@ from emberline.rollout.routers import processes
 from emberline.rollout.store import FolderStore, Store
 from emberline.rollout.wishes import Wish, leave_wish, withdraw
 from emberline.route.settings import parse_address
-from emberline.runlog import RunLog
+from emberline.runlog import SERVER_MAX_BYTES, RunLog
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
         raise MissingFile(
             experiments, "the folder of experiments", hint="`emberline up` makes it; name another by --experiments"
         )
-    log = RunLog(experiments.parent / "rollout.jsonl")
+    log = RunLog(experiments.parent / "rollout.jsonl", needed=False, max_bytes=SERVER_MAX_BYTES)
     store: Store = FolderStore(experiments)
     if namespace is not None:
         from emberline.rollout.kubernetes_store import KubernetesStore

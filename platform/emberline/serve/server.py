@@ -14,7 +14,7 @@ import orjson
 from emberline import process, storage
 from emberline.errors import InvalidCombination, InvalidOption, MissingFile
 from emberline.recipe import Serve
-from emberline.runlog import RunLog, warn
+from emberline.runlog import SERVER_MAX_BYTES, RunLog, warn
 from emberline.serve import instance, torchserve
 from emberline.serve.config import Ports
 from emberline.serve.engine import Engine
@@ -85,7 +85,7 @@ def _serve(settings: Settings) -> None:
         stack.enter_context(instance.sole_owner(settings.state))
         (settings.state / STATE_FILE).unlink(missing_ok=True)  # of one that was killed: it says nothing true
         signals = stack.enter_context(_Signals().installed())
-        log = RunLog(settings.state / "serve.jsonl", needed=False)
+        log = RunLog(settings.state / "serve.jsonl", needed=False, max_bytes=SERVER_MAX_BYTES)
         work = stack.enter_context(instance.private_folder())
         engine = Engine(torchserve.Setup(settings.host, ports, work, _log_folder(settings.state), settings.serve), log)
         stack.callback(engine.stop)
