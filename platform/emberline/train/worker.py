@@ -28,7 +28,7 @@ from typing import NoReturn, TypeVar
 import psutil
 import torch
 
-from emberline.data import Rows, Splits, check_splits, load
+from emberline.data import Rows, Splits, load_checked
 from emberline.data.identity import identity_of
 from emberline.errors import EmberlineError
 from emberline.models import create
@@ -168,8 +168,7 @@ def _train(order: Order, preemption: Preemption) -> None:
     pulse = Pulse(order.board, int(os.environ.get("LOCAL_RANK", "0")))
     recipe, search = load_recipe(order.recipe, order.settings), order.recipe.parent
     make_deterministic(recipe.train.threads)
-    splits = load(recipe.data, search)
-    check_splits(splits, len(recipe.labels), recipe.data.source, recipe.train.task)
+    splits = load_checked(recipe, search)
     if not (order.runs / recipe.run).exists():  # later starts need not look again
         check_rows(splits, recipe)
     torch.manual_seed(recipe.seed)
