@@ -64,8 +64,8 @@ doctor: setup ## what this machine has and lacks, and what each lack costs
 ## ---- develop
 
 .PHONY: test test-all check format readme clean clean-all
-test: setup ## the tests, less the long ones
-	@$(BIN)/pytest -m "not long" $(ARGS)
+test: setup ## the tests, less the long ones, side by side (ARGS="-n 0": one after the other)
+	@$(BIN)/pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-all: setup-tests ## all tests
 	@$(BIN)/pytest $(ARGS)

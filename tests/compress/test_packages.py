@@ -129,7 +129,7 @@ def test_the_same_in_a_process_with_threads_which_must_not_fork(copy):
 
 def test_a_probe_that_computes_nothing_hangs_and_one_that_is_only_slow_does_not(monkeypatch):
     probe = assets.handler_module("ember_probe")
-    monkeypatch.setattr(probe, "PROBE_STALL_S", 1.0)
+    monkeypatch.setattr(probe, "PROBE_STALL_S", 2.0)
 
     def answer(program):
         done = subprocess.Popen([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE)
@@ -139,7 +139,7 @@ def test_a_probe_that_computes_nothing_hangs_and_one_that_is_only_slow_does_not(
         return content
 
     assert answer("import time; time.sleep(60)") is None
-    busy = "import time\nbegin = time.process_time()\nwhile time.process_time() - begin < 2: pass\nprint('here')"
+    busy = "import time\nbegin = time.process_time()\nwhile time.process_time() - begin < 3: pass\nprint('here')"
     assert answer(busy) == b"here\n"
 
 

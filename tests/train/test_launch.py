@@ -1,6 +1,7 @@
 """What the launcher promises about processes, recipes and failures."""
 
 import signal
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,11 +80,19 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_option_that_names_anot
     assert "hint: --runs names another folder" in output
 
 
-def test_nothing_is_left_in_the_folder_for_temporary_files(toy, tmp_path, monkeypatch):
-    (left := tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("TMPDIR", str(left))
-    toy.train("--set", "train.epochs=1")
-    assert [one.name for one in left.iterdir() if not one.name.startswith("torchinductor_")] == []  # torch's cache
+def test_nothing_is_left_in_the_folder_for_temporary_files(toy, monkeypatch):
+    with tempfile.TemporaryDirectory() as left:  # of a short path: sockets are made in it
+        monkeypatch.setenv("TMPDIR", left)
+        toy.train("--set", "train.epochs=1")
+        assert [one.name for one in Path(left).iterdir() if not one.name.startswith("torchinductor_")] == []  # a cache
+
+
+def test_a_folder_for_temporary_files_whose_path_is_too_long_for_sockets_is_told(toy, tmp_path, monkeypatch):
+    (folder := tmp_path / ("long" * 30)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    output = toy.train(code=1)
+    assert f"{folder}: no socket can be made among temporary files: AF_UNIX path too long" in output
+    assert "hint: set TMPDIR to a folder with a shorter path" in output
 
 
 def test_more_workers_than_virtual_shards_are_refused(toy):

@@ -144,7 +144,11 @@ def _warm_up(recipe: Recipe) -> None:
     _start_tracker()  # first: it would lift the block that comes now
     # a SIGTERM to the whole process group must not end the server: its end kills the workers, who are about to save
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited; a worker that listens lifts it
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError as error:  # it listens on a socket there, whose path may have 107 characters
+        place, hint = tempfile.gettempdir(), "set TMPDIR to a folder with a shorter path"
+        raise EmberlineError(f"no socket can be made among temporary files: {error}", place=place, hint=hint) from error
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # only for this process: a connection that breaks is dealt with, and needs no pages about it on standard error
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
