@@ -50,5 +50,4 @@ def test_a_sigkill_of_one_process_costs_only_what_it_had_in_flight(router, load_
         wait_until(lambda: killed not in router.paper["envoy_pids"], 20, "its successor")
         load.more(300)
     assert load.statuses == {200}
-    # one a connection, and one more of those that had connected anew before its socket was closed as well
-    assert load.unanswered <= 16
+    assert load.unanswered <= 8, "one a connection at most"
