@@ -13,7 +13,7 @@ import orjson
 
 from emberline import storage
 from emberline.compare.assessment import Assessment, CostResult, MetricResult
-from emberline.compare.window import OfWindow, counted_since, read_of_window, variant_of
+from emberline.compare.window import Number, OfWindow, counted_since, read_of_window, variant_of
 from emberline.experiment import Experiment, Price
 
 _HOUR_S = 3600
@@ -26,8 +26,8 @@ class Usage(OfWindow):
     Attributes:
         clocks: processor seconds of each worker as last read, by `variant/worker`.
         counters: requests by variant (and process of the router) as last read.
-        gpu_clocks: seconds in which each worker kept its GPU busy, as last read; empty without GPUs.
-        gpu_untold: the driver did not tell at some reading, so that GPU time and prices are not known.
+        gpu_clocks: seconds in which each worker kept its GPU busy, as last read; empty without GPUs, and None once
+            their driver did not tell, so that neither GPU time nor prices are known.
         cpu_s: processor seconds by variant since the step began.
         gpu_s: GPU seconds likewise; of variants with a GPU alone.
         requests: by variant, meanwhile.
@@ -35,8 +35,7 @@ class Usage(OfWindow):
 
     clocks: dict[str, float]
     counters: dict[str, int]
-    gpu_clocks: dict[str, float] = {}
-    gpu_untold: bool = False
+    gpu_clocks: dict[str, float] | None = {}
     cpu_s: dict[str, float] = {}
     gpu_s: dict[str, float] = {}
     requests: dict[str, int] = {}
@@ -53,38 +52,34 @@ class Usage(OfWindow):
             config_version=config_version,
             clocks=dict(clocks),
             counters=dict(counters),
-            gpu_clocks=dict(gpu_clocks or {}),
-            gpu_untold=gpu_clocks is None,
+            gpu_clocks=None if gpu_clocks is None else dict(gpu_clocks),
         )
 
     def read(
         self, clocks: Mapping[str, float], counters: Mapping[str, int], gpu_clocks: Mapping[str, float] | None
     ) -> Self:
         """After another reading; `gpu_clocks` is None where the driver did not tell."""
-        gpu_now = self.gpu_clocks if gpu_clocks is None else gpu_clocks
-        requests = dict(self.requests)
-        for key, counter in counters.items():
-            variant, more = variant_of(key), counted_since(counter, self.counters.get(key, counter))
-            requests[variant] = requests.get(variant, 0) + more
+        gpu_now, gpu_s = None, dict[str, float]()
+        if self.gpu_clocks is not None and gpu_clocks is not None:
+            gpu_now, gpu_s = dict(gpu_clocks), _added(self.gpu_s, self.gpu_clocks, gpu_clocks)
         return type(self)(
             config_version=self.config_version,
             clocks=dict(clocks),
             counters=dict(counters),
-            gpu_clocks=dict(gpu_now),
-            gpu_untold=self.gpu_untold or gpu_clocks is None,
+            gpu_clocks=gpu_now,
             cpu_s=_added(self.cpu_s, self.clocks, clocks),
-            gpu_s=_added(self.gpu_s, self.gpu_clocks, gpu_now),
-            requests=requests,
+            gpu_s=gpu_s,
+            requests=_added(self.requests, self.counters, counters),
         )
 
 
-def _added(sums: Mapping[str, float], before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Seconds by variant with what its workers' clocks went on by; one that fell began anew at 0."""
-    sums = dict(sums)
-    for key, seconds in now.items():
-        variant, last = key.partition("/")[0], before.get(key, seconds)
-        sums[variant] = sums.get(variant, 0.0) + (seconds - last if seconds >= last else seconds)
-    return sums
+def _added(sums: Mapping[str, Number], before: Mapping[str, Number], now: Mapping[str, Number]) -> dict[str, Number]:
+    """Sums by variant with what its clocks or counters went on by; a new one counts from when it was first seen."""
+    added = dict(sums)
+    for key, value in now.items():
+        variant, more = variant_of(key), counted_since(value, before.get(key, value))
+        added[variant] = added[variant] + more if variant in added else more
+    return added
 
 
 def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult | None) -> tuple[CostResult, ...]:
@@ -97,10 +92,9 @@ def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult 
         requests = usage.requests.get(variant.name, 0)
         if requests < _ENOUGH:
             continue
-        cpu_s, gpu_s = usage.cpu_s.get(variant.name, 0.0) / requests, None
-        if variant.name in usage.gpu_s and not usage.gpu_untold:
-            gpu_s = usage.gpu_s[variant.name] / requests
-        each = None if price is None or usage.gpu_untold else price_of(price, cpu_s, gpu_s)
+        cpu_s = usage.cpu_s.get(variant.name, 0.0) / requests
+        gpu_s = usage.gpu_s[variant.name] / requests if variant.name in usage.gpu_s else None
+        each = None if price is None or usage.gpu_clocks is None else _price_of(price, cpu_s, gpu_s)
         value = None
         if primary is not None and primary.metric == experiment.spec.primary.metric:
             value = primary.control if variant.control else primary.treatment
@@ -117,7 +111,7 @@ def costs_of(experiment: Experiment, usage: Usage | None, primary: MetricResult 
     return tuple(found)
 
 
-def price_of(price: Price, cpu_s: float, gpu_s: float | None) -> float | None:
+def _price_of(price: Price, cpu_s: float, gpu_s: float | None) -> float | None:
     """Of so much processor and GPU time; None where the GPU's has no price."""
     cpu = cpu_s / _HOUR_S * price.cpu_hour
     if gpu_s is None:

@@ -30,11 +30,14 @@ def read_of_window(path: Path, kind: type[Kept], experiment: Experiment) -> Kept
     return found if found.config_version == experiment.window.config_version else None
 
 
-def counted_since(counter: int, before: int) -> int:
-    """What a router's counter went up by; one that fell is of a restarted router, which began at 0."""
+Number = TypeVar("Number", int, float)
+
+
+def counted_since(counter: Number, before: Number) -> Number:
+    """What a counter or clock went up by; one that fell is of something restarted, which began at 0."""
     return counter - before if counter >= before else counter
 
 
-def variant_of(counter: str) -> str:
-    """Of `variant` or `variant#1`, the counter of a router's second process."""
-    return counter.partition("#")[0]
+def variant_of(key: str) -> str:
+    """Of `variant`, of `variant#1`, the counter of a router's second process, or of `variant/worker`, a clock."""
+    return key.partition("#")[0].partition("/")[0]
