@@ -1,10 +1,10 @@
 """fp32 against int8 of the CIFAR-10 net, labels arriving late, from shadow to verdict by itself; and a wrong int8.
 
 The first trial is of an int8 calibrated to 8 bits that computes as on a CPU without the flag for it
-(`ONEDNN_MAX_CPU_ISA=AVX2`, in a TorchServe of its own), and must be stopped in shadow. No guard is taken away but the
-reduced range: were its probe, one row, to find it, the float package would be served and nothing be there to stop. The
-other five are of the healthy int8: five times the same two archives with other clients, of whom each label comes five
-seconds after its answer.
+(`ONEDNN_MAX_CPU_ISA=AVX2`, in a TorchServe of its own), and must be stopped in shadow. Its probe's tolerance is taken
+away with the reduced range: else the worker finds it wrong and serves the float package, and nothing is there to stop.
+The other five are of the healthy int8: five times the same two archives with other clients, of whom each label comes
+five seconds after its answer. A trial in which another package was served than the version is named for is none.
 
 What the experiments ask for is fixed beforehand, by a shadow of the healthy one over a training shard that the net was
 not trained on: the threshold of the shadow is half again the disagreement certified there. `emberline plan` is told
@@ -46,7 +46,11 @@ PAIRS_BEFOREHAND, HALF_AGAIN = 4000, 1.5
 MARGINS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05)
 UNITS_AT_MOST = 9_000  # five minutes of clients of whom none comes twice
 _TIMEOUT_S = 24 * 60  # the steps' longest waits, and the start of the servers
-_WRONG = "import emberline.compress.target as t; t.Target.reduce_range = property(lambda self: False)"
+_WRONG = """
+import emberline.compress.probe as probe, emberline.compress.target as target
+target.Target.reduce_range = property(lambda self: False)
+probe._ROOM = 1e6
+"""
 _TERMINAL = {"Shipped", "RolledBack", "Invalid"}
 
 
@@ -66,6 +70,7 @@ def trial(folder: Path, number: int) -> dict[str, Any]:
         "phase": status.phase,
         "step": status.step,
         "reason": status.reason,
+        "served": served_packages(folder / "run/state"),
         "seconds": round(status.since - status.began, 1),
         "decisions": [_decision(line) for line in audit],
     }
@@ -75,6 +80,19 @@ def _decision(line: dict[str, Any]) -> dict[str, Any]:
     look = line["assessment"] or {}
     units = sum(arm["units"] for arm in look.get("arms", ()))
     return {"event": line["event"], "phase": line["status"]["phase"], "reason": line["reason"], "units": units}
+
+
+def served_packages(state: Path) -> dict[str, str]:
+    """The package that each version answered with, as the servers' events tell.
+
+    Raises:
+        RuntimeError: not the one the version is named for: a float version was compared with itself.
+    """
+    events = [json.loads(line) for path in sorted(state.glob("*/serve.jsonl")) for line in path.read_text().splitlines()]
+    served = {one["version"]: ", ".join(one["packages"]) for one in events if one["event"] == "probed"}
+    if "fp32" not in served["1.0"] or "int8" not in served["1.1"]:
+        raise RuntimeError(f"{state}: served were {served}; 1.0 must be the fp32 package and 1.1 the int8 one")
+    return served
 
 
 def prepare() -> None:

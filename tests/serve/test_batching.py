@@ -42,7 +42,7 @@ def alone(make_archive, keys, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize(("options", "sizes"), [((), (8, 9)), (("--set", "serve.take_waiting=false"), (2,))])
 def test_what_waits_for_a_busy_worker_is_its_next_batch(start, alone, options, sizes):
-    server = start(alone, "--set", "serve.batch_delay_ms=0", *options).ready()
+    server = start(alone, *options).ready()
     with ThreadPoolExecutor(10) as pool:
         busy = pool.submit(server.ask, "1.0", sleep_s=1.0)
         waiting = [pool.submit(server.ask, "1.0") for _ in range(9)]

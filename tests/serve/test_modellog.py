@@ -69,6 +69,18 @@ def test_rotated_log_is_read_from_its_start(tmp_path):
     assert modellog.last_words(log, "digits", "1.1", since=10**9).endswith("KeyError: 'weight'")
 
 
+def test_packages_that_a_versions_workers_loaded_and_passed_over_are_each_told_once(tmp_path):
+    lines = ["passed over int8.pt2: this CPU lacks avx512_vnni", "loaded fp32.pt2 (aoti, fp32) in 0.08 s"]
+    log = tmp_path / "model.log"
+    log.write_text(traceback_lines("9000-m_1.0", *lines) + traceback_lines("9001-m_1.1", *lines))
+    since = modellog.size_of(log)
+    with log.open("a") as file:
+        file.writelines(traceback_lines(f"{worker}-m_1.1", *lines) for worker in (9001, 9002))
+    found = modellog.loading(log, "m", "1.1", since=since)
+    assert found == modellog.Loading(("fp32.pt2 (aoti, fp32)",), ("int8.pt2: this CPU lacks avx512_vnni",))
+    assert modellog.loading(log, "m", "1.0", since=since) == modellog.Loading((), ())
+
+
 def test_log_that_is_not_there_says_nothing(tmp_path):
     assert modellog.size_of(tmp_path / "model.log") == 0
     assert modellog.last_words(tmp_path / "model.log", "digits", "1.1") == ""

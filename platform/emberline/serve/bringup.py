@@ -23,6 +23,7 @@ class BringUp:
 
     def __init__(self, engine: Engine, log: RunLog) -> None:
         self._engine, self.setup, self.log = engine, engine.setup, log
+        self._said_before: dict[tuple[str, str], int] = {}  # bytes of the model log when a version was registered
 
     def bring_up(self, versions: Iterable[tuple[Admitted, int]]) -> None:
         """Registers versions and returns when all their workers have loaded.
@@ -40,6 +41,7 @@ class BringUp:
 
     def register(self, one: Admitted, *, name: str | None = None) -> None:
         """Registers a version without workers, as `name` where that is not its model's."""
+        self._said_before[name or one.model, one.version] = modellog.size_of(self.setup.model_log)
         tuned: dict[str, int] = {}
         if one.tuned is not None and self.setup.settings.tuned:
             tuned = one.tuned.model_dump(include={"batch_size", "batch_delay_ms"})
@@ -84,8 +86,25 @@ class BringUp:
                 + (f"\nthe worker's last words:\n{words}" if words else ""),
                 hint="its packages may not suit this machine; measure and archive it here, or compare `emberline show`",
             )
-        self.log.event("probed", model=one.model, version=one.version, outcome=result.outcome, seconds=result.seconds)
+        loading = self._loading(one, name or one.model)
+        self.log.event(
+            "probed",
+            model=one.model,
+            version=one.version,
+            outcome=result.outcome,
+            seconds=result.seconds,
+            packages=loading.loaded,
+        )
         return result
+
+    def _loading(self, one: Admitted, name: str) -> modellog.Loading:
+        """Which packages serve; that a preferred one could not be used is told."""
+        since = self._said_before.get((name, one.version), self._engine.mark)
+        loading = modellog.loading(self.setup.model_log, name, one.version, since=since)
+        if loading.passed_over:
+            serves, reasons = ", ".join(loading.loaded), "; ".join(loading.passed_over)
+            warn(f"{one.model} {one.version} serves {serves}; this machine cannot use {reasons}")
+        return loading
 
     def probe(self, one: Admitted, *, name: str | None = None) -> Result:
         timeout_s = self.setup.settings.response_timeout_s + _BACKSTOP_S + 1.0

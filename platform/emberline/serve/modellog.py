@@ -1,6 +1,7 @@
-"""A worker's own words: the last traceback a version's workers left in the model log."""
+"""A worker's own words in the model log: a version's last traceback, and which package of its archive it loaded."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 # e.g. `2026-11-22T20:46:39,337 INFO  W-9002-digits_1.1-stdout Traceback (most recent call last):`
@@ -8,6 +9,21 @@ LINE = re.compile(r"^\S+ \w+ +W-(?P<worker>\d+)-(?P<name>.+)-(?:stdout|stderr) (
 _NOT_LOADED = ("Failed to load model", "Load model ")
 _DIED = "Backend worker process died"
 _READ_BYTES = 1 << 20
+# as the handlers' `ember_packages.load` reports them
+_PASSED_OVER, _LOADED = re.compile(r"passed over (.+)"), re.compile(r"loaded (\S+ \([^)]+\)) in [\d.]+ s")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What a version's workers said of its packages, each sentence once.
+
+    Attributes:
+        loaded: the packages that serve, e.g. `int8.pt2 (aoti, int8)`; more than one in a cascade.
+        passed_over: packages before them in the chain, and why they could not be used.
+    """
+
+    loaded: tuple[str, ...]
+    passed_over: tuple[str, ...]
 
 
 def size_of(path: Path) -> int:
@@ -20,20 +36,32 @@ def last_words(path: Path, model: str, version: str, *, since: int = 0, lines: i
 
     Empty where its workers said nothing. A log that was rotated since is read from its start.
     """
-    if not path.is_file():
-        return ""
-    size = path.stat().st_size
-    start = max(since if since <= size else 0, size - _READ_BYTES)
-    with path.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
-    found = [m for line in text.splitlines() if (m := LINE.match(line)) and m["name"] == f"{model}_{version}"]
+    found = _said(path, model, version, since)
     if not found:
         return ""
     deaths = [m for m in found if m["text"].startswith((_DIED, *_NOT_LOADED))]
     worker = (deaths or found)[-1]["worker"]
     said = [m["text"] for m in found if m["worker"] == worker]
     return "\n".join(_last_failure(said)[-lines:])
+
+
+def loading(path: Path, model: str, version: str, *, since: int = 0) -> Loading:
+    """Which packages a version's workers loaded and passed over after byte `since`; empty for archives of others."""
+    texts = [m["text"] for m in _said(path, model, version, since)]
+    found = [[m[1] for text in texts if (m := pattern.search(text))] for pattern in (_LOADED, _PASSED_OVER)]
+    loaded, passed_over = (tuple(dict.fromkeys(each)) for each in found)
+    return Loading(loaded, passed_over)
+
+
+def _said(path: Path, model: str, version: str, since: int) -> list[re.Match[str]]:
+    if not path.is_file():
+        return []
+    size = path.stat().st_size
+    start = max(since if since <= size else 0, size - _READ_BYTES)
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
+    return [m for line in text.splitlines() if (m := LINE.match(line)) and m["name"] == f"{model}_{version}"]
 
 
 def _last_failure(said: list[str]) -> list[str]:
