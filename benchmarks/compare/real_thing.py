@@ -88,7 +88,9 @@ def served_packages(state: Path) -> dict[str, str]:
     Raises:
         RuntimeError: not the one the version is named for: a float version was compared with itself.
     """
-    events = [json.loads(line) for path in sorted(state.glob("*/serve.jsonl")) for line in path.read_text().splitlines()]
+    events = [
+        json.loads(line) for path in sorted(state.glob("*/serve.jsonl")) for line in path.read_text().splitlines()
+    ]
     served = {one["version"]: ", ".join(one["packages"]) for one in events if one["event"] == "probed"}
     if "fp32" not in served["1.0"] or "int8" not in served["1.1"]:
         raise RuntimeError(f"{state}: served were {served}; 1.0 must be the fp32 package and 1.1 the int8 one")

@@ -51,7 +51,9 @@ def test_preferred_package_that_does_not_fit_gives_way_to_the_next_and_serve_tel
     settings = Archive(model="tiny", versions={"artifact": "1.0"})
     write_archive(tmp_path / "artifact", settings, tmp_path / "tiny.yaml", store=tmp_path / "store", keys=keys)
     server = start("--store", tmp_path / "store").ready()
-    told = "tiny 1.0 serves model.pt2 (exported, fp32); this machine cannot use native.pt2: this CPU lacks flag_of_no_cpu"
+    told = (
+        "tiny 1.0 serves model.pt2 (exported, fp32); this machine cannot use native.pt2: this CPU lacks flag_of_no_cpu"
+    )
     assert f"warning: {told}" in server.output
     events = [json.loads(line) for line in (server.folder / "state" / "serve.jsonl").read_text().splitlines()]
     (probed,) = [one for one in events if one["event"] == "probed"]
