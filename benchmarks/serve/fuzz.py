@@ -92,7 +92,7 @@ def _schemathesis(folder: Path, archives: list[Path], url: str, number: int) -> 
     command += ["--include-path-regex", "^/(predictions|v1|v2/models/[a-z]+/infer)", "--max-examples", "100000"]
     command += ["--phases", "coverage,fuzzing", "--max-time", str(SECONDS), "--continue-on-failure"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS + 300, check=False)
-    return int(done.returncode != 0), done.stdout[-3000:]
+    return int(done.returncode != 0), done.stdout.replace(f"{folder}/", "")[-3000:]
 
 
 def _decoders(folder: Path, number: int) -> dict[str, Any]:
