@@ -1,19 +1,28 @@
-"""Two artifacts of one net by `emberline compress`: fp32 for the peers, int8 for us, and how often they agree.
+"""Artifacts of one net by `emberline compress`: int8 for us, fp32 for the peers, and how often the two agree.
+
+Peers serve the float net as PyTorch runs it, in eager mode: that is what there is before `emberline compress`. What it
+makes of the float net, compiled, is served by some of them as well, and shows which part of a ratio is int8's.
 
 The nets are untrained (MiniLM's shape, not its weights), so that nothing has to be downloaded. The rows' labels are
 what the float net itself says of them: accuracy, and the gate of it, are agreement with fp32 therefore.
 """
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from _models import CACHE
 
+from emberline import paper
+
 GATE = 0.02
+# BentoML batches arrays of rows, which neither a JPEG nor a text is
+PEERS = ("mosec", "fastapi", "litserve", "triton", "torchserve_stock", "fastapi_compiled", "triton_compiled")
 NETS: dict[str, dict[str, Any]] = {
     "image": {
         "model": {"factory": "emberline.models.mobilenet:mobilenet_v2", "arguments": {"num_classes": 10}},
@@ -37,8 +46,22 @@ NETS: dict[str, dict[str, Any]] = {
 }
 
 
-def artifacts(kind: str) -> tuple[Path, Path, float]:
-    """Folders of the int8 and the fp32 artifact, and their agreement on validation rows; made when not there yet."""
+@dataclass(frozen=True)
+class Artifacts:
+    """Folders of artifacts of one net.
+
+    Attributes:
+        agreement: of int8 with fp32, the share of validation rows.
+    """
+
+    int8: Path
+    compiled: Path
+    eager: Path
+    agreement: float
+
+
+def artifacts(kind: str) -> Artifacts:
+    """Those of the net `kind`; made when not there yet."""
     folder = CACHE / f"compressed-{kind}"
     made = folder / "runs" / "bench" / "artifacts"
     if not (made / "int8" / "manifest.json").is_file():
@@ -50,7 +73,20 @@ def artifacts(kind: str) -> tuple[Path, Path, float]:
             if done.returncode:
                 raise RuntimeError((done.stdout + done.stderr)[-3000:])
     measured = json.loads((made / "int8" / "artifact.json").read_bytes())["measurement"]
-    return made / "int8", made / "fp32", 1 - measured["accuracy_drop"]
+    return Artifacts(made / "int8", made / "fp32", _eager(made / "fp32"), 1 - measured["accuracy_drop"])
+
+
+def _eager(compiled: Path) -> Path:
+    """The float artifact with the exported program alone, which runs in eager mode."""
+    folder = compiled.with_name("eager")
+    if not (folder / "manifest.json").is_file():
+        described = json.loads((compiled / "artifact.json").read_text())
+        described["packages"] = [one for one in described["packages"] if one["backend"] == "exported"]
+        with paper.write_paper(folder, "artifact", seed=0) as draft:
+            for name in ("exported.pt2", "probe.json"):
+                shutil.copy(compiled / name, draft.folder)
+            (draft.folder / "artifact.json").write_text(json.dumps(described))
+    return folder
 
 
 def _write_recipe(path: Path, net: dict[str, Any]) -> None:
