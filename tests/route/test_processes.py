@@ -50,4 +50,5 @@ def test_a_sigkill_of_one_process_costs_only_what_it_had_in_flight(router, load_
         wait_until(lambda: killed not in router.paper["envoy_pids"], 20, "its successor")
         load.more(300)
     assert load.statuses == {200}
-    assert load.unanswered <= 8, "one a connection at most"
+    # a killed process's connections end before its listeners: who connects again at once may be queued there once more
+    assert load.unanswered <= 2 * 8, "two a connection at most"

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from emberline import process
+from emberline.errors import StageFailed
 
 
 def is_gone(pid):
@@ -39,6 +40,22 @@ def test_killed_java_is_started_again_with_every_version(server):
     assert server.java_pid != before
     assert server.ask("1.1").json()["outputs"] == [103.0, 102.0, 101.0]
     assert server.readiness().json()["torchserve_restarts"] >= 1
+
+
+@pytest.mark.long
+def test_java_killed_after_its_classes_were_made_ready_comes_back_and_serve_goes_on(
+    start, archives, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of a machine that never served
+    server = start(archives[0]).ready()
+    events = server.folder / "state" / "serve.jsonl"
+    process.wait_until(lambda: "java_classes_shared" in events.read_text(), 120, "java's classes being made ready")
+    os.kill(server.java_pid, signal.SIGKILL)
+    process.wait_until(lambda: events.read_text().count("torchserve_started") == 2, 150, "TorchServe being back")
+    process.wait_until(lambda: server.readiness().status_code == 200, 60, "being ready again")
+    with pytest.raises(StageFailed):  # serve looks whether classes are to be made ready 20 s after each start of java
+        process.wait_until(lambda: server.child.poll() is not None, 25, "an end")
+    assert server.stop() == 0, server.output
 
 
 @pytest.mark.long

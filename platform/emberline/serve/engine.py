@@ -71,14 +71,21 @@ class Engine:
         """Has java's classes made ready for later starts; call it now and then while serving."""
         if self._shared is None:
             return
+        try:
+            self._go_on_sharing(self._shared)
+        except OSError as error:  # a later start takes longer, which is no reason to end this one
+            self.log.say(f"java's classes are not kept ready for the next start: {error}")
+            self._shared = None
+
+    def _go_on_sharing(self, shared: "SharedClasses") -> None:
         if self._sharing is None:
-            self._sharing = self._shared.make(self.setup.java_log)
+            self._sharing = shared.make(self.setup.java_log)
         elif (code := self._sharing.poll()) is not None:
             self._sharing.stop()
+            self._sharing = self._shared = None  # java may be started again, and there is nothing more to make then
             if code == 0:
-                self._shared.keep()
-            self.log.event("java_classes_shared", file=self._shared.file, code=code)
-            self._shared = None
+                shared.keep()
+            self.log.event("java_classes_shared", file=shared.file, code=code)
 
     def stop_java(self, *, grace_s: float = 10.0) -> None:
         if self._java is not None:
