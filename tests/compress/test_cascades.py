@@ -71,7 +71,8 @@ def test_compress_tunes_and_tells_cost_and_accuracy(compressed):
     found = read_found(compressed.runs / "small", "quick")
     assert found.quality >= found.alone - 0.01
     assert found.passes[0].confidence is not None
-    assert found.passes[0].reached == 1.0 > found.passes[1].reached
+    # of nets this small half of the rows may cost no less than all, so the rule that sends on all may be the cheapest
+    assert found.passes[0].reached == 1.0 >= found.passes[1].reached > 0.0
     assert found.cpu_us == pytest.approx(sum(one.reached * one.cpu_us for one in found.passes))
     assert found.test_quality is not None
     assert any("cascade quick: int8 confidence" in line for line in compressed.log_lines() if line)
