@@ -33,6 +33,7 @@ import yaml
 from emberline import process
 from emberline.experiment import Status, load_experiment
 from emberline.rollout.audit import read_audit
+from emberline.runlog import read_events
 
 TARGET = "five healthy runs come to a verdict and none is stopped; the int8 without reduced range is stopped in shadow"
 TRIALS = 6
@@ -88,9 +89,7 @@ def served_packages(state: Path) -> dict[str, str]:
     Raises:
         RuntimeError: not the one the version is named for: a float version was compared with itself.
     """
-    events = [
-        json.loads(line) for path in sorted(state.glob("*/serve.jsonl")) for line in path.read_text().splitlines()
-    ]
+    events = [one for path in sorted(state.glob("*/serve.jsonl")) for one in read_events(path)]
     served = {one["version"]: ", ".join(one["packages"]) for one in events if one["event"] == "probed"}
     if "fp32" not in served["1.0"] or "int8" not in served["1.1"]:
         raise RuntimeError(f"{state}: served were {served}; 1.0 must be the fp32 package and 1.1 the int8 one")

@@ -17,12 +17,11 @@ from typing import Any
 
 import yaml
 from _models import CACHE
+from _throughput import COMPILED
 
 from emberline import paper
 
 GATE = 0.02
-# BentoML batches arrays of rows, which neither a JPEG nor a text is
-PEERS = ("mosec", "fastapi", "litserve", "triton", "torchserve_stock", "fastapi_compiled", "triton_compiled")
 NETS: dict[str, dict[str, Any]] = {
     "image": {
         "model": {"factory": "emberline.models.mobilenet:mobilenet_v2", "arguments": {"num_classes": 10}},
@@ -58,6 +57,12 @@ class Artifacts:
     compiled: Path
     eager: Path
     agreement: float
+
+    @property
+    def of_peers(self) -> dict[str, Path]:
+        """What each peer serves. BentoML batches arrays of rows, which neither a JPEG nor a text is."""
+        eager = dict.fromkeys(("mosec", "fastapi", "litserve", "triton", "torchserve_stock"), self.eager)
+        return {**eager, **{f"{name}{COMPILED}": self.compiled for name in ("fastapi", "triton")}}
 
 
 def artifacts(kind: str) -> Artifacts:

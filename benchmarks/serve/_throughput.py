@@ -1,6 +1,7 @@
 """One round of Emberline and its peers, and what rounds come to."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -15,34 +16,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 CONNECTIONS = (1, 16, 64)
-COMPILED = "_compiled"
+COMPILED = "_compiled"  # behind the name of a peer that serves our compiled package
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 LEAST_SPEEDUP, LEAST_AGREEMENT = 5.0, 0.98  # what a compressed artifact owes
 WARM_UP_S = 12.0  # java goes on compiling what is hot for as long; peers get the same
 
 
 def round_of(
-    ours: Path,
-    theirs: Path,
-    body: Path,
-    folder: Path,
-    *,
-    number: int,
-    peers: tuple[str, ...] = _peers.NAMES,
-    compiled: Path | None = None,
-    **kind: str,
+    ours: Path, theirs: Mapping[str, Path], body: Path, folder: Path, *, number: int, **kind: str
 ) -> dict[str, Any]:
     """Every server once, alone, ours first in even rounds and last in odd ones.
 
     Args:
         ours: artifact that Emberline serves.
-        theirs: artifact that the peers serve.
-        compiled: the one that a peer with `_compiled` behind its name serves.
+        theirs: artifact that each peer serves; the same peer may be there twice, with and without `_compiled`.
     """
-    order = ["emberline", *peers][:: 1 if number % 2 == 0 else -1]
-    served = {name: compiled if compiled and name.endswith(COMPILED) else theirs for name in peers} | {
-        "emberline": ours
-    }
+    served = {"emberline": ours, **theirs}
+    order = list(served)[:: 1 if number % 2 == 0 else -1]
     return {
         name: _one(name.removesuffix(COMPILED), served[name], body, folder=folder / name, kind=kind) for name in order
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import _throughput
 import numpy as np
-from _compressed import PEERS, artifacts
+from _compressed import artifacts
 from PIL import Image
 
 TARGET = "≥ 5 times each peer's requests a second at 16 connections, with int8 agreeing with fp32 on 98 % of rows"
@@ -20,16 +20,7 @@ def trial(folder: Path, number: int) -> dict[str, object]:
     made = artifacts("image")
     body = folder / "body"
     body.write_bytes(photograph())
-    servers = _throughput.round_of(
-        made.int8,
-        made.eager,
-        body,
-        folder,
-        number=number,
-        peers=PEERS,
-        compiled=made.compiled,
-        content_type="image/jpeg",
-    )
+    servers = _throughput.round_of(made.int8, made.of_peers, body, folder, number=number, content_type="image/jpeg")
     return {"servers": servers, "agreement": made.agreement}
 
 

@@ -7,6 +7,7 @@ peer that did not start or answered errors is on record with its reason, and no 
 import json
 from pathlib import Path
 
+import _peers
 import _throughput
 from _models import mlp_artifact
 
@@ -21,7 +22,7 @@ def trial(folder: Path, number: int) -> dict[str, object]:
     artifact = mlp_artifact()
     body = folder / "body"
     body.write_text(json.dumps(json.loads((artifact / "probe.json").read_text())["instance"]))
-    return _throughput.round_of(artifact, artifact, body, folder, number=number)
+    return _throughput.round_of(artifact, dict.fromkeys(_peers.NAMES, artifact), body, folder, number=number)
 
 
 def summary(trials: list[dict[str, object]]) -> dict[str, object]:

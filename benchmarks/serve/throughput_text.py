@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import _throughput
-from _compressed import PEERS, artifacts
+from _compressed import artifacts
 
 TARGET = "≥ 5 times each peer's requests a second at 16 connections, with int8 agreeing with fp32 on 98 % of rows"
 TRIALS = 5
@@ -18,9 +18,7 @@ def trial(folder: Path, number: int) -> dict[str, object]:
     made = artifacts("text")
     body = folder / "body"
     body.write_text(json.dumps({"text": "a warm and good film with a short plot of fine roles " * 9}))
-    servers = _throughput.round_of(
-        made.int8, made.eager, body, folder, number=number, peers=PEERS, compiled=made.compiled
-    )
+    servers = _throughput.round_of(made.int8, made.of_peers, body, folder, number=number)
     return {"servers": servers, "agreement": made.agreement}
 
 

@@ -81,6 +81,16 @@ def test_packages_that_a_versions_workers_loaded_and_passed_over_are_each_told_o
     assert modellog.loading(log, "m", "1.0", since=since) == modellog.Loading((), ())
 
 
+def test_packages_of_content_that_was_replaced_since_are_not_told(tmp_path):
+    begin = "Torch worker started."
+    old = [begin, "passed over int8.pt2: this CPU lacks avx512_vnni", "loaded fp32.pt2 (aoti, fp32) in 0.08 s"]
+    log = tmp_path / "model.log"
+    log.write_text(traceback_lines("9000-m_1.0", *old) + traceback_lines("9001-m_1.0", *old))
+    with log.open("a") as file:  # one of them still has the old content
+        file.write(traceback_lines("9001-m_1.0", begin, "loaded int8.pt2 (aoti, int8) in 0.10 s"))
+    assert modellog.loading(log, "m", "1.0") == modellog.Loading(("int8.pt2 (aoti, int8)",), ())
+
+
 def test_log_that_is_not_there_says_nothing(tmp_path):
     assert modellog.size_of(tmp_path / "model.log") == 0
     assert modellog.last_words(tmp_path / "model.log", "digits", "1.1") == ""

@@ -10,6 +10,7 @@ from emberline import paper
 from emberline.archive.store import write_archive
 from emberline.client import Client, RequestRefused
 from emberline.recipe import Archive
+from emberline.runlog import read_events
 
 pytestmark = pytest.mark.long
 
@@ -55,7 +56,7 @@ def test_preferred_package_that_does_not_fit_gives_way_to_the_next_and_serve_tel
         "tiny 1.0 serves model.pt2 (exported, fp32); this machine cannot use native.pt2: this CPU lacks flag_of_no_cpu"
     )
     assert f"warning: {told}" in server.output
-    events = [json.loads(line) for line in (server.folder / "state" / "serve.jsonl").read_text().splitlines()]
+    events = read_events(server.folder / "state" / "serve.jsonl")
     (probed,) = [one for one in events if one["event"] == "probed"]
     assert probed["packages"] == ["model.pt2 (exported, fp32)"]
 

@@ -23,7 +23,6 @@ class BringUp:
 
     def __init__(self, engine: Engine, log: RunLog) -> None:
         self._engine, self.setup, self.log = engine, engine.setup, log
-        self._said_before: dict[tuple[str, str], int] = {}  # bytes of the model log when a version was registered
 
     def bring_up(self, versions: Iterable[tuple[Admitted, int]]) -> None:
         """Registers versions and returns when all their workers have loaded.
@@ -41,7 +40,6 @@ class BringUp:
 
     def register(self, one: Admitted, *, name: str | None = None) -> None:
         """Registers a version without workers, as `name` where that is not its model's."""
-        self._said_before[name or one.model, one.version] = modellog.size_of(self.setup.model_log)
         tuned: dict[str, int] = {}
         if one.tuned is not None and self.setup.settings.tuned:
             tuned = one.tuned.model_dump(include={"batch_size", "batch_delay_ms"})
@@ -99,8 +97,7 @@ class BringUp:
 
     def _loading(self, one: Admitted, name: str) -> modellog.Loading:
         """Which packages serve; that a preferred one could not be used is told."""
-        since = self._said_before.get((name, one.version), self._engine.mark)
-        loading = modellog.loading(self.setup.model_log, name, one.version, since=since)
+        loading = modellog.loading(self.setup.model_log, name, one.version, since=self._engine.mark)
         if loading.passed_over:
             serves, reasons = ", ".join(loading.loaded), "; ".join(loading.passed_over)
             warn(f"{one.model} {one.version} serves {serves}; this machine cannot use {reasons}")

@@ -8,6 +8,7 @@ from pathlib import Path
 LINE = re.compile(r"^\S+ \w+ +W-(?P<worker>\d+)-(?P<name>.+)-(?:stdout|stderr) (?P<text>.*)$")
 _NOT_LOADED = ("Failed to load model", "Load model ")
 _DIED = "Backend worker process died"
+_STARTED = "Torch worker started."
 _READ_BYTES = 1 << 20
 # as the handlers' `ember_packages.load` reports them
 _PASSED_OVER, _LOADED = re.compile(r"passed over (.+)"), re.compile(r"loaded (\S+ \([^)]+\)) in [\d.]+ s")
@@ -15,7 +16,7 @@ _PASSED_OVER, _LOADED = re.compile(r"passed over (.+)"), re.compile(r"loaded (\S
 
 @dataclass(frozen=True)
 class Loading:
-    """What a version's workers said of its packages, each sentence once.
+    """What a version's workers say of its packages: all of them load the same, so the last to do so speaks for all.
 
     Attributes:
         loaded: the packages that serve, e.g. `int8.pt2 (aoti, int8)`; more than one in a cascade.
@@ -46,10 +47,18 @@ def last_words(path: Path, model: str, version: str, *, since: int = 0, lines: i
 
 
 def loading(path: Path, model: str, version: str, *, since: int = 0) -> Loading:
-    """Which packages a version's workers loaded and passed over after byte `since`; empty for archives of others."""
-    texts = [m["text"] for m in _said(path, model, version, since)]
-    found = [[m[1] for text in texts if (m := pattern.search(text))] for pattern in (_LOADED, _PASSED_OVER)]
-    loaded, passed_over = (tuple(dict.fromkeys(each)) for each in found)
+    """Which packages a version's workers loaded and passed over, told after byte `since`; empty for others' archives.
+
+    What was loaded before a worker's last start may have been of other content.
+    """
+    found = _said(path, model, version, since)
+    speaks = next((m["worker"] for m in reversed(found) if _LOADED.search(m["text"])), None)
+    texts = [m["text"] for m in found if m["worker"] == speaks]
+    starts = [i for i, text in enumerate(texts) if text == _STARTED]
+    texts = texts[starts[-1] if starts else 0 :]
+    loaded, passed_over = (
+        tuple(m[1] for text in texts if (m := pattern.search(text))) for pattern in (_LOADED, _PASSED_OVER)
+    )
     return Loading(loaded, passed_over)
 
 
