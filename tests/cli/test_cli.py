@@ -184,3 +184,10 @@ def test_doctor_names_what_is_lacking_and_its_cost() -> None:
     assert done.returncode == 0, done.stdout
     for subject in ("system", "cpu", "g++", "java", "envoy", "gpu"):
         assert any(line[6:].startswith(subject) for line in done.stdout.splitlines()), subject
+
+
+def test_doctor_leaves_out_the_int8_instructions_that_onednn_is_told_not_to_use(monkeypatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    line = next(one for one in emberline("doctor").stdout.splitlines() if one[6:].startswith("cpu"))
+    assert "under ONEDNN_MAX_CPU_ISA=AVX2" in line
+    assert "vnni" not in line

@@ -25,7 +25,7 @@ NATIVE_FLAGS = (
 )  # fmt: skip
 # the one that changes what is compiled: vectors twice as wide
 WIDE_FLAG = "avx512f"
-_ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 # what an optional backend imports while a package is made
 NEEDED_MODULES: dict[ExportBackend, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -77,7 +77,7 @@ def this_machine(
     int8_for: Literal["this-cpu", "any-cpu"] = "this-cpu", device: Literal["cpu", "cuda"] = "cpu"
 ) -> Target:
     """What can be built here; for `any-cpu` as if the CPU had no VNNI, so that int8 is right without it too."""
-    flags = _cpu_flags()
+    flags = cpu_flags()
     vnni = next((flag for flag in VNNI_FLAGS if flag in flags), None)
     return Target(
         vnni=vnni if int8_for == "this-cpu" else None,
@@ -113,9 +113,12 @@ def parse_capability(told: str) -> tuple[int, int] | None:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
 
-def _cpu_flags() -> frozenset[str]:
-    """As the packages' loader sees them: less those that oneDNN is told not to use, where it is told anything."""
-    if any(os.environ.get(name) for name in _ISA_VARIABLES):
+def cpu_flags() -> frozenset[str]:
+    """Of the first processor, as /proc/cpuinfo names them and as the packages' loader sees them.
+
+    The int8 ones that oneDNN is told not to use are left out.
+    """
+    if any(os.environ.get(name) for name in ISA_VARIABLES):
         loader = assets.handler_module("ember_packages")  # imports torch, so it is asked only where it decides
         limited: frozenset[str] = loader.cpu_flags()
         return limited

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from emberline.compress.target import ISA_VARIABLES, cpu_flags
+
 _MIN_GLIBC = (2, 31)
 _MIN_GXX = 11
 _MIN_SHM_BYTES = 256 << 20
@@ -58,7 +60,8 @@ def python() -> Finding:
 def cpu() -> Finding:
     flags = cpu_flags()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
-    found = f"{os.cpu_count()} cores, {', '.join(wide) or 'no AVX2'}"
+    limits = [f"{name}={os.environ[name]}" for name in ISA_VARIABLES if os.environ.get(name)]
+    found = f"{os.cpu_count()} cores, {', '.join(wide) or 'no AVX2'}{f' under {limits[0]}' if limits else ''}"
     if "avx2" not in flags:
         return Finding(
             "cpu", found, "compiled packages do not load: serving falls back to the exported program, slower"
@@ -149,14 +152,6 @@ def kubectl() -> Finding:
 CHECKS: tuple[Callable[[], Finding], ...] = (
     system, python, cpu, memory, shared_memory, disk, packages, compiler, java, envoy, onnx, gpu, kubectl,
 )  # fmt: skip
-
-
-def cpu_flags() -> set[str]:
-    """Flags of the first processor, as /proc/cpuinfo names them."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
 
 
 def _version(package: str) -> str | None:
