@@ -182,6 +182,15 @@ def test_the_answers_are_close_to_the_float_models(copy, rows):
     assert np.linalg.norm(got - expected) < 0.15 * np.linalg.norm(expected)
 
 
+def test_float_convolutions_come_packed_although_the_batch_is_free(compressed):
+    with zipfile.ZipFile(compressed.artifacts / "fp32" / "fp32.pt2") as package:
+        wrapper = next(name for name in package.namelist() if name.endswith(".wrapper.cpp"))
+        source = package.read(wrapper).decode()
+    convolutions = source.count("aoti_torch_cpu_mkldnn__convolution_pointwise(")
+    assert convolutions > 1
+    assert source.count(".opaque_metadata = {") > convolutions  # each is packed, and the linear layer is anyway
+
+
 def test_a_load_in_a_fresh_process_imports_no_compiler_and_leaves_nothing_in_tmp(copy, tmp_path):
     scratch = tmp_path / "tmp"
     scratch.mkdir()

@@ -3,8 +3,6 @@
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,10 @@ import torch
 
 from emberline.artifact import Package
 from emberline.compress import kernels
+from emberline.compress.backends.packing import convolutions_packed
 from emberline.compress.context import Context
 from emberline.compress.state import State
 from emberline.compress.target import MARCH, SIMD_BITS
-
-_QUANTIZE_ARGS = 10  # where torch's planner of convolutions takes the quantization, counting its first argument
 
 
 def compile_package(
@@ -43,7 +40,7 @@ def compile_package(
         "cpp.threads": context.settings.threads,  # loops are compiled for this many
     }
     # freezing is silently off when gradients are on, and the package four times slower
-    with torch.no_grad(), config.patch(options), int8_convolutions_write_channels_last():
+    with torch.no_grad(), config.patch(options), convolutions_packed():
         aoti_compile_and_package(state.quantized or program, package_path=str(folder / file))
     shrink(folder / file)
     return Package(
@@ -56,35 +53,6 @@ def compile_package(
         march="native" if native else MARCH,
         int8_kernels=kernels.count_kernels(folder / file),
     )
-
-
-@contextmanager
-def int8_convolutions_write_channels_last() -> Iterator[None]:
-    """Corrects what torch 2.13 plans for an int8 convolution of one input channel and a free batch dimension.
-
-    It takes the output for channels first, as a float kernel would write it; the int8 kernel writes channels last, and
-    every later layer reads mixed-up channels. The one branch is taken away while compiling. Were it to move in another
-    release, the agreement with the reference fails and nothing is shipped.
-    """
-    from torch._inductor import mkldnn_ir
-
-    planner: Any = mkldnn_ir
-    prepare, contiguous = planner._prepare_convolution_fusion_create, planner.is_contiguous_storage_and_layout  # noqa: SLF001 - there is no public way
-
-    def corrected(*args: Any, **kwargs: Any) -> Any:
-        quantization = kwargs.get("quantize_args") or args[_QUANTIZE_ARGS : _QUANTIZE_ARGS + 1]
-        if quantization and quantization[0] is not None:
-            planner.is_contiguous_storage_and_layout = lambda _layout: False
-        try:
-            return prepare(*args, **kwargs)
-        finally:
-            planner.is_contiguous_storage_and_layout = contiguous
-
-    planner._prepare_convolution_fusion_create = corrected  # noqa: SLF001
-    try:
-        yield
-    finally:
-        planner._prepare_convolution_fusion_create = prepare  # noqa: SLF001
 
 
 def shrink(package: Path) -> None:
