@@ -15,23 +15,6 @@ from PIL import Image
 from emberline.data import Splits
 
 _SPLITS = (32, 64, 16)  # train (for calibration), validation, test
-_WORDS = (
-    "a",
-    "bad",
-    "book",
-    "dull",
-    "film",
-    "fine",
-    "good",
-    "long",
-    "of",
-    "plot",
-    "role",
-    "short",
-    "the",
-    "warm",
-    "with",
-)
 
 
 class _Rows(list[tuple[dict[str, Any], int]]):
@@ -39,12 +22,7 @@ class _Rows(list[tuple[dict[str, Any], int]]):
 
 
 def pictures() -> Splits:
-    return _split("image", [_picture(number) for number in range(sum(_SPLITS))])
-
-
-def sentences() -> Splits:
-    draw = np.random.default_rng(0)
-    return _split("text", [" ".join(draw.choice(_WORDS, draw.integers(20, 120))) for _ in range(sum(_SPLITS))])
+    return _split([_picture(number) for number in range(sum(_SPLITS))])
 
 
 def _picture(number: int) -> bytes:
@@ -55,7 +33,7 @@ def _picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def _split(name: str, values: list[Any]) -> Splits:
+def _split(values: list[bytes]) -> Splits:
     from emberline import assets, models
     from emberline.artifact import read_artifact
     from emberline.recipe import load_recipe
@@ -65,10 +43,10 @@ def _split(name: str, values: list[Any]) -> Splits:
     apply = assets.handler_module("ember_preprocessing").Preprocessing(preprocessing)
     trained = here / "runs" / "bench" / "artifacts" / "trained"
     model = models.build(trained, read_artifact(trained)[1])
-    batch = torch.from_numpy(np.stack([apply({name: value})[0] for value in values]))
+    batch = torch.from_numpy(np.stack([apply({"image": value})[0] for value in values]))
     with torch.no_grad():
         labels = torch.cat([model(piece).argmax(1) for piece in batch.split(16)]).tolist()
-    rows = _Rows(({name: value}, label) for value, label in zip(values, labels, strict=True))
+    rows = _Rows(({"image": value}, label) for value, label in zip(values, labels, strict=True))
     first, second = _SPLITS[0], _SPLITS[0] + _SPLITS[1]
     return Splits(_Rows(rows[:first]), _Rows(rows[first:second]), _Rows(rows[second:]))
 
@@ -84,11 +62,10 @@ def _train(path: Path) -> None:
     recipe = load_recipe(path)
     torch.manual_seed(0)
     model = models.create(recipe.model)
-    if any(isinstance(one, torch.nn.BatchNorm2d) for one in model.modules()):
-        model.train()  # statistics as training leaves them: random ones let activations grow from layer to layer
-        with torch.no_grad():
-            for _ in range(20):
-                model(torch.rand(8, 3, 224, 224))
+    model.train()  # statistics as training leaves them: random ones let activations grow from layer to layer
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.rand(8, 3, 224, 224))
     folder = path.parent / "runs" / recipe.run
     with write_paper(folder, "run", recipe=recipe.digest) as run:
         pass

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONNECTIONS = (1, 16, 64)
 COMPILED = "_compiled"  # behind the name of a peer that serves our compiled package
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
-LEAST_SPEEDUP, LEAST_AGREEMENT = 5.0, 0.98  # what a compressed artifact owes
+LEAST_SPEEDUP = 5.0  # what a compressed artifact owes
 WARM_UP_S = 12.0  # java goes on compiling what is hot for as long; peers get the same
 
 
@@ -80,14 +80,14 @@ def summarise(trials: list[dict[str, Any]]) -> dict[str, Any]:
     return {"medians": medians, "ratios": ratios, "failed": failed, "rounds": len(trials)}
 
 
-def summarise_compressed(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """The same where ours is compressed and the peers' is not: 5 times each at 16 connections, and 98 % agreement.
+def summarise_compressed(trials: list[dict[str, Any]], gate: float) -> dict[str, Any]:
+    """The same where ours is compressed and the peers' is not: 5 times each at 16 connections, within the gate.
 
     What serves our compiled float package is on record, and no part of the target.
     """
     found = summarise([one["servers"] for one in trials])
-    agreement = min(one["agreement"] for one in trials)
+    drop = max(one["accuracy_drop"] for one in trials)
     eager = {name: by["16"] for name, by in found["ratios"].items() if not name.endswith(COMPILED)}
     short = {name: ratio for name, ratio in eager.items() if ratio < LEAST_SPEEDUP}
-    reached = not short and not found["failed"] and agreement >= LEAST_AGREEMENT
-    return {**found, "agreement": round(agreement, 4), "missed": short, "reached": reached}
+    reached = not short and not found["failed"] and drop <= gate
+    return {**found, "accuracy_drop": round(drop, 4), "missed": short, "reached": reached}
