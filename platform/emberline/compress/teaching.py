@@ -39,6 +39,7 @@ class Pupil(nn.Module):
         self.student = student
         self._teacher = (teacher,)
         self._seen: dict[tuple[str, str], torch.Tensor] = {}
+        self._unwatch: list[Callable[[], None]] = []
         self._pairs = list(settings.features.items())
         self.bridges = nn.ModuleList()
         if teacher is not None and self._pairs:
@@ -60,6 +61,11 @@ class Pupil(nn.Module):
                 recorded = _first(teacher.eval()(*own))
         return Lesson(answer, recorded, self._distance(answer))
 
+    def release(self) -> None:
+        """Leaves both nets as they were, without a trace of features being watched."""
+        for unwatch in self._unwatch:
+            unwatch()
+
     def _distance(self, like: torch.Tensor) -> torch.Tensor:
         """Mean squared distance of the matched layers, each teacher's layer scaled to a mean square of one."""
         total = like.new_zeros(())
@@ -71,7 +77,8 @@ class Pupil(nn.Module):
 
     def _watch(self, who: str, model: nn.Module, names: list[str]) -> None:
         for name, layer in layers.matching(model, names, stage="distill", key=f"features ({who}'s layer)").items():
-            layer.register_forward_hook(lambda _l, _i, output, key=(who, name): self._seen.__setitem__(key, output))
+            hook = layer.register_forward_hook(lambda _l, _i, o, key=(who, name): self._seen.__setitem__(key, o))
+            self._unwatch.append(hook.remove)
 
 
 class DistillLoss:

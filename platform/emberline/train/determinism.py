@@ -3,8 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+_memory: Any = torch.utils.deterministic  # its attribute is one that mypy cannot see
 
 
 def make_deterministic(threads: int) -> None:
@@ -14,7 +17,7 @@ def make_deterministic(threads: int) -> None:
     torch.set_deterministic_debug_mode("error")
     # With deterministic kernels comes, unless told otherwise, a NaN written over all memory handed out, against layers
     # that read what they never wrote. A profile of a net of 11M weights showed a tenth of a step's time going there.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
 
 
@@ -22,7 +25,7 @@ def make_deterministic(threads: int) -> None:
 def deterministic(threads: int) -> Iterator[None]:
     """The same for a while, in a process that does other things too."""
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    fills = _memory.fill_uninitialized_memory
     make_deterministic(threads)
     try:
         yield
@@ -30,4 +33,4 @@ def deterministic(threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.set_deterministic_debug_mode(before[1])
         torch.backends.cudnn.benchmark = before[2]
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        _memory.fill_uninitialized_memory = fills

@@ -54,6 +54,7 @@ def distill(state: State, settings: Distill, context: Context) -> State:
             pupil, recipe, splits, epochs=settings.epochs, learning_rate=settings.learning_rate, search=context.search,
             progress=lambda _step, steps, value: advance(1, steps, loss=value), loss=loss,
         )  # fmt: skip
+    pupil.release()
     note = {
         **facts.facts(),
         "teacher": settings.recorded or settings.teacher or "trained",
@@ -65,7 +66,7 @@ def distill(state: State, settings: Distill, context: Context) -> State:
 
 def _student(state: State, settings: Distill, context: Context) -> nn.Module:
     if settings.student is None:
-        return copy.deepcopy(state.model)  # hooks on features stay with the copy that is trained
+        return copy.deepcopy(state.model)  # the state that came in stays as it is
     with torch.random.fork_rng():
         torch.manual_seed(context.recipe.seed)
         student = models.create(settings.student, context.search)
