@@ -48,11 +48,14 @@ def demo_compare() -> str:
     return "\n".join(["```", result("demo")["comparison"].rstrip(), "```"])
 
 
+ELSEWHERE = {"reached", "medians", "accuracy_percent"}  # have a column or a table of their own
+
+
 def measured(suite: str) -> str:
     """Every key of a suite: what was asked, what came out, and the command that does it again."""
     rows = []
     for name, record in result(suite).items():
-        facts = {key: value for key, value in record["summary"].items() if key not in {"reached", "medians"}}
+        facts = {key: value for key, value in record["summary"].items() if key not in ELSEWHERE}
         reached = "yes" if record["summary"]["reached"] else "**no**"
         rows.append(
             [
@@ -86,6 +89,36 @@ def throughput() -> str:
             )
         tables.append(f"`{name}`: requests a second, and server CPU of one in µs.\n\n{_table(rows)}")
     return "\n\n".join(tables)
+
+
+METHODS = {
+    "float": "float",
+    "half_pruned": "half of the weights set to zero, at once",
+    "half_pruned_trained_on": "the same, trained 3 epochs further",
+    "unpruned_trained_on": "control: not pruned, trained as long",
+    "after_training_8": "8-bit weights, after training",
+    "aware_8": "8-bit weights, trained aware of it",
+    "control_8": "control: the float net trained for the same CPU time, then 8 bits",
+    "after_training_4": "4-bit weights, after training",
+    "aware_4": "4-bit weights, trained aware of it",
+    "control_4": "control: the float net trained for the same CPU time, then 4 bits",
+    "by_labels": "taught by labels alone",
+    "by_teacher": "taught by the plain net too",
+}
+
+
+def methods() -> str:
+    """What pruning, quantization and distillation did to three small nets: median, and least to most over seeds."""
+    table = result("compress")["seed_claims"]["summary"]["accuracy_percent"]
+    rows = [["method", *(f"{net}, {one['weights']:,} weights" for net, one in table.items())]]
+    rows.append(["---", *["---:"] * len(table)])
+    for key, method in METHODS.items():
+        cells = [
+            f"{one[key]['median']:.1f} ({one[key]['least']:.1f} to {one[key]['most']:.1f})" if key in one else ""
+            for one in table.values()
+        ]
+        rows.append([method, *cells])
+    return _table(rows)
 
 
 HIGHLIGHTS = (
@@ -154,6 +187,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-compare": demo_compare,
     "highlights": highlights,
     "throughput": throughput,
+    "methods": methods,
     **{f"{suite}-results": partial(measured, suite) for suite in ("train", "compress", "serve", "compare")},
 }
 
