@@ -16,6 +16,7 @@ from emberline.compress.stages.distill import distill
 from emberline.compress.state import State, read_state, write_state
 from emberline.compress.teaching import DistillLoss, Lesson
 from emberline.errors import InvalidCombination, InvalidSetting, MissingFile, StageFailed
+from emberline.models import augmentation
 from emberline.models.encoder import encoder
 from emberline.recipe import Distill, Model, load_recipe
 from emberline.train.recorded import read_answers
@@ -72,6 +73,19 @@ def test_features_are_matched_and_leave_no_trace_in_the_student(trained_run):
     state = distill(State(digits_cnn_of(trained_run)), settings, context)
     assert set(state.model.state_dict()) == set(models.create(STUDENT).state_dict())
     assert not any(layer._forward_hooks for layer in state.model.modules())
+
+
+def test_a_distillations_own_augmentation_stands_in_for_the_trainings(trained_run, monkeypatch):
+    context = trained_run.context()
+    context.trained = lambda: teacher_of(trained_run)
+    seen = []
+    monkeypatch.setattr(augmentation, "shift_and_flip", lambda inputs: (seen.append(len(inputs[0])), inputs)[1])
+    own = "emberline.models.augmentation:shift_and_flip"
+    distill(
+        State(digits_cnn_of(trained_run)), Distill(stage="distill", epochs=1, student=STUDENT, augment=own), context
+    )
+    assert context.recipe.train.augment is None
+    assert len(seen) > 1
 
 
 def test_the_loss_is_hintons():

@@ -161,13 +161,13 @@ def _trains(stage: Prune | Quantize) -> bool:
 
 
 def _teaching(stage: Distill, search: Path | None) -> dict[str, Any]:
-    """Digests of what a distillation learns from, and of the code of the student."""
+    """Digests of what a distillation learns from, and of the code of student and augmentation."""
     paper = Path(stage.teacher or "") / MANIFEST
     recorded = Path(stage.recorded or "")
     return {
         "teacher": storage.content_hash(paper) if stage.teacher and paper.is_file() else None,
         "recorded": storage.content_hash(recorded) if recorded.is_file() else None,
-        "student": code_digest([stage.student.factory], search) if stage.student else None,
+        "student": code_digest([stage.student.factory if stage.student else None, stage.augment], search),
     }
 
 

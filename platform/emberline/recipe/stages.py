@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from emberline.recipe.fields import Section
+from emberline.recipe.fields import Reference, Section
 from emberline.recipe.model import Model
 from emberline.recipe.teaching import Teaching
 
@@ -24,6 +24,9 @@ class Distill(Teaching):
     """Parquet file written by `emberline record`, in place of a teacher that runs beside the student."""
     epochs: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    augment: Reference | None = None
+    """In place of `train.augment`. The teacher sees what the student sees, so rows may come to say something else than
+    their labels do; `hard: 0` then."""
     features: dict[str, str] = {}
     """Layers whose outputs are matched as well: the teacher's, and the student's that shall resemble it."""
     feature_weight: float = Field(default=1.0, gt=0)
@@ -34,6 +37,8 @@ class Distill(Teaching):
             raise ValueError("soft is 0 and there are no features, so the teacher has no say; use the finetune stage")
         if self.recorded and self.features:
             raise ValueError("recorded answers hold no features; leave features or recorded out")
+        if self.recorded and self.augment:
+            raise ValueError("recorded answers are to rows as they are; leave augment or recorded out")
         if self.recorded and self.teacher:
             raise ValueError("recorded answers stand in for a teacher; leave teacher or recorded out")
         if self.inherit and self.student is None:

@@ -44,6 +44,8 @@ def distill(state: State, settings: Distill, context: Context) -> State:
         raise StageFailed(
             "distill", fact, hint="give the student's factory as many classes (distill.student.arguments)"
         )
+    if settings.augment is not None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"augment": settings.augment})})
     pupil = Pupil(student, teacher, settings, example)
     loss = DistillLoss(settings, models.resolve(recipe.train.loss, context.search))
     with (
