@@ -13,6 +13,7 @@ import torch
 from _pipeline import BATCH_SIZES
 
 from emberline import assets
+from emberline.compress.backends.constants import constants_aligned
 from emberline.compress.backends.packing import convolutions_packed
 from emberline.compress.target import MARCH, SIMD_BITS, this_machine
 from emberline.measure.worker import time_interleaved
@@ -77,7 +78,12 @@ def _build(
     example = (torch.randn(shape),)
     shapes = ({0: torch.export.Dim("batch", min=1, max=8)},) if dynamic else None
     options = {"freezing": True, "cpp.march": MARCH, "cpp.simdlen": SIMD_BITS, "cpp.threads": 1}
-    with torch.no_grad(), config.patch(options), convolutions_packed() if packed else nullcontext():
+    with (
+        torch.no_grad(),
+        config.patch(options),
+        constants_aligned(),
+        convolutions_packed() if packed else nullcontext(),
+    ):
         program = torch.export.export(model, example, dynamic_shapes=shapes)
         if int8:
             program = torch.export.export(_quantized(program, example), example, dynamic_shapes=shapes)

@@ -191,6 +191,16 @@ def test_float_convolutions_come_packed_although_the_batch_is_free(compressed):
     assert source.count(".opaque_metadata = {") > convolutions  # each is packed, and the linear layer is anyway
 
 
+@pytest.mark.parametrize("name", ["fp32/fp32.pt2", "int8/int8.pt2"])
+def test_constants_are_put_into_aligned_memory(compressed, tmp_path, name):
+    with zipfile.ZipFile(compressed.artifacts / name) as package:
+        library = package.extract(next(one for one in package.namelist() if one.endswith(".so")), tmp_path)
+    symbols = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+    imported = {line.split()[-1].partition("@")[0] for line in symbols.stdout.splitlines()}
+    assert {"aligned_alloc", "madvise"} <= imported
+    assert "malloc" not in imported
+
+
 def test_a_load_in_a_fresh_process_imports_no_compiler_and_leaves_nothing_in_tmp(copy, tmp_path):
     scratch = tmp_path / "tmp"
     scratch.mkdir()

@@ -10,6 +10,7 @@ import torch
 
 from emberline.artifact import Package
 from emberline.compress import kernels
+from emberline.compress.backends.constants import constants_aligned
 from emberline.compress.backends.packing import convolutions_packed
 from emberline.compress.context import Context
 from emberline.compress.state import State
@@ -40,7 +41,7 @@ def compile_package(
         "cpp.threads": context.settings.threads,  # loops are compiled for this many
     }
     # freezing is silently off when gradients are on, and the package four times slower
-    with torch.no_grad(), config.patch(options), convolutions_packed():
+    with torch.no_grad(), config.patch(options), convolutions_packed(), constants_aligned():
         aoti_compile_and_package(state.quantized or program, package_path=str(folder / file))
     shrink(folder / file)
     return Package(
