@@ -5,20 +5,19 @@ repository's folder; a key that finds no run says so.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from runs import run_with
 
 from emberline.artifact import Artifact, read_artifact
 from emberline.measure import Candidate, measure
 from emberline.measure.session import Measured, ModuleCandidate
 
 ROOT = Path(__file__).parents[2]
-RUNS = Path(os.environ.get("EMBERLINE_RUNS", ROOT / "runs"))
 BATCH_SIZES = (1, 8)
 EAGER = "eager"
 
@@ -74,15 +73,13 @@ class Trained:
         return ModuleCandidate(EAGER, f"eager_{self.run.replace('-', '_')}:trained", scratch)
 
 
-def trained(run: str, recipe: str) -> Trained:
+def trained(run: str) -> Trained:
     """Raises:
-    FileNotFoundError: the run is not there; names the commands that make it.
+    FileNotFoundError: the run is not there; names the recipe whose commands make it.
     """
-    folder = RUNS / run
-    report = folder / "compress" / "report.json"
-    if not report.is_file():
-        raise FileNotFoundError(f"{report} is not there; train and compress it first, as {recipe} says at its top")
-    return Trained(run, folder, json.loads(report.read_bytes()))
+    report = "compress/report.json"
+    folder = run_with(run, report)
+    return Trained(run, folder, json.loads((folder / report).read_bytes()))
 
 
 def side_by_side(

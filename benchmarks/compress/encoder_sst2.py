@@ -22,7 +22,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "sst2-encoder.yaml"
 
 
 def trial(folder: Path, number: int) -> dict[str, Any]:  # noqa: ARG001 - the same run each time
-    run, recipe = trained("sst2-encoder", "recipes/sst2-encoder.yaml"), load_recipe(RECIPE)
+    run, recipe = trained("sst2-encoder"), load_recipe(RECIPE)
     validation = load(recipe.data, RECIPE.parent).validation
     rows, _ = prepare(recipe, validation, range(len(validation)))
     small, whole = run.packages("small"), run.packages("int8")

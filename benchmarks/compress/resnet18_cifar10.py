@@ -20,7 +20,7 @@ TRIALS = 1
 
 
 def trial(folder: Path, number: int) -> dict[str, Any]:  # noqa: ARG001 - the same run each time
-    run = trained("cifar10-resnet18", "recipes/cifar10-resnet18.yaml")
+    run = trained("cifar10-resnet18")
     return {"accuracy": run.losses("small"), "32": _ratios(run, folder), "224": at_224(folder / "large")}
 
 

@@ -13,7 +13,7 @@ TRIALS = 1
 
 
 def trial(folder: Path, number: int) -> dict[str, Any]:  # noqa: ARG001 - the same run each time
-    run = trained("cifar10", "recipes/cifar10.yaml")
+    run = trained("cifar10")
     packages = run.packages("int8")
     peers = [name for name, one in packages.items() if one.description["packages"][0]["backend"] != "aoti"]
     ours = [name for name in packages if name not in peers]

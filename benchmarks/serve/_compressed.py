@@ -8,7 +8,6 @@ itself says of them: accuracy, and the gate of it, are agreement with fp32 there
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _models import CACHE, ROOT
+from _models import CACHE
 from _throughput import COMPILED
+from runs import run_with
 
-from emberline import paper
+from emberline import paper, storage
+from emberline.artifact import DESCRIPTION
 
 GATE = 0.02
-RUNS = Path(os.environ.get("EMBERLINE_RUNS", ROOT / "runs"))
 PICTURES: dict[str, Any] = {
     "model": {"factory": "emberline.models.mobilenet:mobilenet_v2", "arguments": {"num_classes": 10}},
     "preprocessing": {
@@ -74,9 +74,7 @@ def trained(run: str, name: str) -> Artifacts:
     Raises:
         FileNotFoundError: it is not there; names the recipe.
     """
-    made = RUNS / run / "artifacts"
-    if not (made / name / "manifest.json").is_file():
-        raise FileNotFoundError(f"{made / name} is not there; train and compress recipes/{run}.yaml, as it says on top")
+    made = run_with(run, f"artifacts/{name}/{paper.MANIFEST}") / "artifacts"
     return _artifacts(made / name, made / "fp32")
 
 
@@ -87,17 +85,16 @@ def _artifacts(ours: Path, fp32: Path) -> Artifacts:
 
 def _eager(compiled: Path) -> Path:
     """The float artifact with the exported program alone, which runs in eager mode."""
-    folder = CACHE / f"eager-{compiled.parents[1].name}"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier training, it may be
-    described = json.loads((compiled / "artifact.json").read_text())
-    described["packages"] = [one for one in described["packages"] if one["backend"] == "exported"]
-    with paper.write_paper(folder, "artifact", seed=0) as draft:
-        for kept in compiled.iterdir():
-            if kept.name not in {"manifest.json", "artifact.json"} and (
-                kept.name == "exported.pt2" or kept.suffix not in {".pt2", ".onnx", ".zip"}
-            ):
-                shutil.copy(kept, draft.folder)
-        (draft.folder / "artifact.json").write_text(json.dumps(described))
+    folder = CACHE / f"eager-{storage.content_hash(compiled / paper.MANIFEST)[:16]}"  # another training is another
+    if not (folder / paper.MANIFEST).is_file():
+        described = json.loads((compiled / DESCRIPTION).read_text())
+        kept = [one for one in described["packages"] if one["backend"] == "exported"]
+        left_out = {one["file"] for one in described["packages"] if one not in kept} | {paper.MANIFEST, DESCRIPTION}
+        with paper.write_paper(folder, "artifact", seed=0) as draft:
+            for file in compiled.iterdir():
+                if file.name not in left_out:
+                    shutil.copy(file, draft.folder)
+            (draft.folder / DESCRIPTION).write_text(json.dumps({**described, "packages": kept}))
     return folder
 
 

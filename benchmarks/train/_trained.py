@@ -17,9 +17,9 @@ from typing import Any
 
 import _agents
 import _worlds
+from runs import RUNS
 
 ROOT = Path(__file__).parents[2]
-RUNS = Path(os.environ.get("EMBERLINE_RUNS", ROOT / "runs"))
 DATA = Path(os.environ.get("EMBERLINE_DATA", ROOT / "data")).resolve()
 TRIALS = 2
 _BETWEEN_S = (15.0, 60.0)

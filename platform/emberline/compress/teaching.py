@@ -61,7 +61,7 @@ class Pupil(nn.Module):
                 recorded = _first(teacher.eval()(*own))
         return Lesson(answer, recorded, self._distance(answer))
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Leaves both nets as they were, without a trace of features being watched."""
         for unwatch in self._unwatch:
             unwatch()

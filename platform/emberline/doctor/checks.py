@@ -60,8 +60,8 @@ def python() -> Finding:
 def cpu() -> Finding:
     flags = cpu_flags()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags]
-    limits = [f"{name}={os.environ[name]}" for name in ISA_VARIABLES if os.environ.get(name)]
-    found = f"{os.cpu_count()} cores, {', '.join(wide) or 'no AVX2'}{f' under {limits[0]}' if limits else ''}"
+    limit = next((f" under {name}={os.environ[name]}" for name in ISA_VARIABLES if os.environ.get(name)), "")
+    found = f"{os.cpu_count()} cores, {', '.join(wide) or 'no AVX2'}{limit}"
     if "avx2" not in flags:
         return Finding(
             "cpu", found, "compiled packages do not load: serving falls back to the exported program, slower"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from emberline.compress.backends.replacing import replaced
+
 # stands before the generated program, and so before torch's header that calls malloc
 _ALLOCATION = """
 #include <cstdlib>
@@ -34,15 +36,14 @@ def constants_aligned() -> Iterator[None]:
     from torch._inductor import codecache, config
 
     compiler: Any = codecache.AotCodeCompiler
-    original = compiler.__dict__["compile"]
+    compile_program = compiler.compile
 
-    def compile_aligned(cls: Any, graph: Any, wrapper_code: str, *args: Any, **kwargs: Any) -> Any:
-        return original.__func__(cls, graph, _ALLOCATION + wrapper_code, *args, **kwargs)
+    def compile_aligned(graph: Any, wrapper_code: str, *args: Any, **kwargs: Any) -> Any:
+        return compile_program(graph, _ALLOCATION + wrapper_code, *args, **kwargs)
 
-    compiler.compile = classmethod(compile_aligned)
-    try:
+    with (
+        replaced(compiler, "compile", staticmethod(compile_aligned)),
         # a header that was compiled beforehand has torch's allocation in it
-        with config.patch({"aot_inductor.precompile_headers": False}):
-            yield
-    finally:
-        compiler.compile = original
+        config.patch({"aot_inductor.precompile_headers": False}),
+    ):
+        yield

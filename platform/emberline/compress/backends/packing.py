@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from emberline.compress.backends.replacing import replaced
+
 _WEIGHT, _GEOMETRY = 1, slice(3, 7)  # places of arguments; the latter: padding, stride, dilation, groups
-_PLANNED_WEIGHT, _PLANNED_QUANTIZATION = 2, 10  # the same of torch's planner of convolutions
+_PLANNED_WEIGHT = 2  # the same of torch's planner of convolutions
 
 
 @contextmanager
@@ -31,12 +33,8 @@ def convolutions_packed() -> Iterator[None]:
         passes(graph, example_inputs)
         _pack(graph)
 
-    module.freezing_passes = packing
-    try:
-        with _planned_channels_last():
-            yield
-    finally:
-        module.freezing_passes = passes
+    with replaced(module, "freezing_passes", packing), _planned_channels_last():
+        yield
 
 
 def _pack(module: fx.GraphModule) -> None:
@@ -74,22 +72,16 @@ def _planned_channels_last() -> Iterator[None]:
     from torch._inductor import mkldnn_ir
 
     planner: Any = mkldnn_ir
-    prepare, contiguous = planner._prepare_convolution_fusion_create, planner.is_contiguous_storage_and_layout  # noqa: SLF001 - there is no public way
+    prepare = planner._prepare_convolution_fusion_create  # noqa: SLF001 - there is no public way
 
     def corrected(*args: Any, **kwargs: Any) -> Any:
-        quantization = kwargs.get("quantize_args") or args[_PLANNED_QUANTIZATION : _PLANNED_QUANTIZATION + 1]
-        if (quantization and quantization[0] is not None) or _is_packed(args[_PLANNED_WEIGHT]):
-            planner.is_contiguous_storage_and_layout = lambda _layout: False
-        try:
+        if not _is_packed(args[_PLANNED_WEIGHT]):
             return prepare(*args, **kwargs)
-        finally:
-            planner.is_contiguous_storage_and_layout = contiguous
+        with replaced(planner, "is_contiguous_storage_and_layout", lambda _layout: False):
+            return prepare(*args, **kwargs)
 
-    planner._prepare_convolution_fusion_create = corrected  # noqa: SLF001
-    try:
+    with replaced(planner, "_prepare_convolution_fusion_create", corrected):
         yield
-    finally:
-        planner._prepare_convolution_fusion_create = prepare  # noqa: SLF001
 
 
 def _is_packed(weight: Any) -> bool:

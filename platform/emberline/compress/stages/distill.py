@@ -1,6 +1,7 @@
 """Distillation: a student trained on what a teacher answers, in this process by the trainer's own steps."""
 
 import copy
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def distill(state: State, settings: Distill, context: Context) -> State:
     pupil = Pupil(student, teacher, settings, example)
     loss = DistillLoss(settings, models.resolve(recipe.train.loss, context.search))
     with (
+        closing(pupil),
         context.log.progress("distill", total=None) as advance,
         masks.zeros_kept(student, state.masked if settings.student is None else ()),
     ):
@@ -56,7 +58,6 @@ def distill(state: State, settings: Distill, context: Context) -> State:
             pupil, recipe, splits, epochs=settings.epochs, learning_rate=settings.learning_rate, search=context.search,
             progress=lambda _step, steps, value: advance(1, steps, loss=value), loss=loss,
         )  # fmt: skip
-    pupil.release()
     note = {
         **facts.facts(),
         "teacher": settings.recorded or settings.teacher or "trained",
