@@ -77,3 +77,14 @@ def test_rows_that_draw_random_numbers_are_refused_before_a_run_is_made(toy):
 
     with pytest.raises(EmberlineError, match="toy:data, split 'train': reading a row draws random numbers\nhint: "):
         check_rows(Splits(Noisy(), Noisy(), Noisy()), recipe)
+
+
+@pytest.mark.parametrize(("padding", "tokens"), [("batch", [20, 12]), ("length", [32, 32])])
+def test_a_shards_texts_are_as_long_as_its_longest_or_as_the_recipe_says(padding, tokens):
+    lengths = (20, 3, 12, 9)
+    rows = [({"text": "x" * length}, 0) for length in lengths]
+    text = Input(name="text", kind="text", length=32, tokenizer="bytes", padding=padding)
+    source = Batches(rows, Plan(7, 4, 1, 4, 2), Preprocessing(inputs=(text,)), 1, "here")
+    shards = [source.read(np.array(indices))[0][0] for indices in ((0, 1), (2, 3))]
+    assert [ids.shape[1] for ids in shards] == tokens
+    assert [int(row) for ids in shards for row in (ids != 0).sum(1)] == list(lengths)

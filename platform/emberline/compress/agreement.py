@@ -15,7 +15,7 @@ from emberline import assets
 from emberline.artifact import Package
 from emberline.compress.context import Context
 from emberline.compress.state import State
-from emberline.compress.tokens import Length
+from emberline.data.tokens import Length
 from emberline.errors import StageFailed
 
 # largest relative error against the reference. A package of ours is held against the program it was compiled from, run

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from emberline import assets, data
-from emberline.compress import tokens
 from emberline.compress.target import Target
-from emberline.data import Splits
+from emberline.data import Splits, tokens
 from emberline.data.prepared import Arrays, prepare
 from emberline.errors import EmberlineError
 from emberline.models import quality
@@ -62,8 +61,7 @@ class Context:
     @cached_property
     def bounds(self) -> tokens.Bounds:
         """Of each input how many tokens a batch may have; None where its rows are all of one shape."""
-        free = tokens.free_tokens(self.recipe.preprocessing)
-        return [free.get(spec.name) for spec in self.recipe.preprocessing.inputs]
+        return tokens.bounds_of(self.recipe.preprocessing)
 
     def cut(self, arrays: Arrays) -> Arrays:
         """A batch as a model is given it: texts as long as the longest."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from emberline import assets, models
 from emberline.compress.agreement import largest_error
 from emberline.compress.context import Context
-from emberline.compress.tokens import Bounds
+from emberline.data.tokens import Bounds
 from emberline.errors import InvalidSetting, StageFailed
 
 _EXAMPLE_ROWS = 8  # any number above 1: torch takes a batch of 1 for a constant

@@ -12,7 +12,7 @@ from torch import nn
 from emberline.compress import kernels
 from emberline.compress.context import Context
 from emberline.compress.program import trace
-from emberline.compress.tokens import Bounds, cut_tensors
+from emberline.data.tokens import Bounds, cut
 from emberline.errors import StageFailed
 
 _BATCH = 64  # calibration rows at once
@@ -81,7 +81,8 @@ class Int8:
 def run(program: Any, rows: Sequence[torch.Tensor], batch: int, bounds: Bounds) -> None:
     """Texts are as long as they are when served: what only padding would do is no matter for the scales."""
     for start in range(0, len(rows[0]), batch):
-        program(*cut_tensors([array[start : start + batch] for array in rows], bounds))
+        pieces = cut([array[start : start + batch].numpy() for array in rows], bounds)
+        program(*(torch.from_numpy(piece) for piece in pieces))
 
 
 @contextmanager

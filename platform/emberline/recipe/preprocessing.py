@@ -20,8 +20,8 @@ class Input(Section):
     length: int | None = Field(default=None, ge=1)
     """Of a text: tokens the model takes at most; longer texts are cut there."""
     padding: Literal["batch", "length"] | None = None
-    """Of a text: what is served is padded with 0 to the longest text of a `batch` (the default), so the model has to
-    mask padding, or all to `length`; what is trained on, always to `length`."""
+    """Of a text: padded with 0 to the longest text of a `batch` (the default), so the model has to mask padding, or all
+    to `length`."""
     tokenizer: dict[str, Any] | str | None = None
     """Of a text: `bytes` (ids 1 to 256), `words` (hashed), or a `tokenizer.json` (here its content)."""
     vocabulary: int | None = Field(default=None, ge=3)

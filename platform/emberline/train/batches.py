@@ -23,6 +23,7 @@ from emberline.data import Ahead, Rows, Splits, order_of
 from emberline.data.rows import Instance, input_told, telling_rows, told
 from emberline.data.source import check_labels
 from emberline.data.targets import BadTarget, Targets, targets_of
+from emberline.data.tokens import bounds_of, cut
 from emberline.errors import EmberlineError
 from emberline.recipe import PICTURE_TASKS, Input, Preprocessing, Recipe, Task
 from emberline.train.groups import ABSENT, Groups
@@ -221,6 +222,7 @@ class Prepare:
         self._place, self._targets = place, targets or Targets()
         self._module = assets.handler_module("ember_preprocessing")
         self._apply = self._module.Preprocessing(preprocessing.model_dump(mode="json"))
+        self._bounds = bounds_of(preprocessing)
 
     def __call__(self, rows: Rows, indices: NDArray[np.int64]) -> tuple[Inputs, NDArray[Any]]:
         """Raises EmberlineError for a row that cannot be read or decoded; names its index."""
@@ -264,7 +266,8 @@ class Prepare:
             hint = "a row's label is what `emberline.data.targets` says of the recipe's task"
             place = self._where(rows, int(fetched.indices[error.row]))
             raise EmberlineError(f"label: {error}", place=place, hint=hint) from error
-        inputs = tuple(torch.from_numpy(array) for array in arrays)
+        # a shard's texts are as long as its longest: what it computes depends on its own rows, at any number of workers
+        inputs = tuple(torch.from_numpy(array) for array in cut(arrays, self._bounds))
         if fetched.fills is None:
             return inputs, labels
         check_labels(labels, 0, self._place, rows, fetched.indices)

@@ -15,7 +15,7 @@ from emberline.compress.context import Context
 from emberline.compress.probe import make_probe
 from emberline.compress.program import trace
 from emberline.compress.state import State
-from emberline.compress.tokens import free_tokens
+from emberline.data.tokens import free_tokens
 from emberline.errors import EmberlineError, MissingTool, StageFailed
 from emberline.recipe import Export, ExportBackend
 

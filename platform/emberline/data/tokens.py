@@ -1,13 +1,12 @@
 """Texts as long as a batch's longest: which inputs' tokens are free, within which bounds, and batches cut to lengths.
 
-Rows are kept padded to their input's `length`, one shape for all; what a model or package is given is cut.
+Rows are decoded padded to their input's `length`, one shape for all; what a model or package is given is cut.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from emberline import assets
@@ -35,17 +34,18 @@ def free_tokens(preprocessing: Preprocessing) -> dict[str, Tokens]:
     }
 
 
+def bounds_of(preprocessing: Preprocessing) -> Bounds:
+    """Of each input how many tokens a batch may have; None where its rows are all of one shape."""
+    free = free_tokens(preprocessing)
+    return [free.get(spec.name) for spec in preprocessing.inputs]
+
+
 def cut(arrays: Sequence[NDArray[Any]], bounds: Bounds, at: Length = "longest") -> tuple[NDArray[Any], ...]:
     """Rows without what is padding in all of them, or cut to another length; contiguous."""
     return tuple(
         np.ascontiguousarray(array if one is None else array[:, : _tokens(array, one, at)])
         for array, one in zip(arrays, bounds, strict=True)
     )
-
-
-def cut_tensors(tensors: Sequence[torch.Tensor], bounds: Bounds, at: Length = "longest") -> tuple[torch.Tensor, ...]:
-    """`cut` of tensors."""
-    return tuple(torch.from_numpy(array) for array in cut([one.numpy() for one in tensors], bounds, at))
 
 
 def _tokens(ids: NDArray[Any], one: Tokens, at: Length) -> int:
