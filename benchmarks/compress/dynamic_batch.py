@@ -13,9 +13,10 @@ import torch
 from _pipeline import BATCH_SIZES
 
 from emberline import assets
+from emberline.compress.backends.compiling import cpu_options
 from emberline.compress.backends.constants import constants_aligned
 from emberline.compress.backends.packing import convolutions_packed
-from emberline.compress.target import MARCH, SIMD_BITS, this_machine
+from emberline.compress.target import this_machine
 from emberline.measure.worker import time_interleaved
 from emberline.models.resnet import resnet18
 
@@ -77,10 +78,9 @@ def _build(
 
     example = (torch.randn(shape),)
     shapes = ({0: torch.export.Dim("batch", min=1, max=8)},) if dynamic else None
-    options = {"freezing": True, "cpp.march": MARCH, "cpp.simdlen": SIMD_BITS, "cpp.threads": 1}
     with (
         torch.no_grad(),
-        config.patch(options),
+        config.patch(cpu_options(1)),
         constants_aligned(),
         convolutions_packed() if packed else nullcontext(),
     ):

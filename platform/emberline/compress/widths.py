@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from emberline.compress.backends.compiling import compiling
 from emberline.compress.context import Context
 from emberline.errors import EmberlineError, StageFailed
 from emberline.recipe import Prune
@@ -65,20 +66,12 @@ def _compiled(model: nn.Module, example: tuple[torch.Tensor, ...], context: Cont
     """The model as an AOTInductor package; interpreted where there is no compiler."""
     if not context.target.compiler:
         return lambda: model(*example)
-    from torch._inductor import aoti_compile_and_package, aoti_load_package, config
-
-    from emberline.compress.target import MARCH, SIMD_BITS
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
 
     context.scratch.mkdir(parents=True, exist_ok=True)
     path = Path(context.scratch) / f"widths-{id(model)}.pt2"
-    options: dict[str, Any] = {
-        "freezing": True,
-        "cpp.march": MARCH,
-        "cpp.simdlen": SIMD_BITS,
-        "cpp.threads": context.settings.threads,
-    }
     try:
-        with torch.no_grad(), config.patch(options):
+        with compiling(context.settings.threads):
             aoti_compile_and_package(torch.export.export(model.eval(), example), package_path=str(path))
     except Exception as error:
         fact = f"a pruned net cannot be compiled to be timed: {' '.join(str(error).split())[:200]}"

@@ -4,17 +4,15 @@ import shutil
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from emberline.artifact import Package
 from emberline.compress import kernels
-from emberline.compress.backends.constants import constants_aligned
-from emberline.compress.backends.packing import convolutions_packed
+from emberline.compress.backends.compiling import compiling
 from emberline.compress.context import Context
 from emberline.compress.state import State
-from emberline.compress.target import MARCH, SIMD_BITS
+from emberline.compress.target import MARCH
 
 
 def compile_package(
@@ -31,17 +29,10 @@ def compile_package(
     Args:
         native: for the CPU at hand, with all it can do; such a package needs a CPU that can do as much.
     """
-    from torch._inductor import aoti_compile_and_package, config
+    from torch._inductor import aoti_compile_and_package
 
     file = f"{state.precision}{'.native' if native else ''}.pt2"
-    options: dict[str, Any] = {
-        "freezing": True,  # weights become constants, packed once
-        "cpp.march": "native" if native else MARCH,
-        "cpp.simdlen": None if native else SIMD_BITS,
-        "cpp.threads": context.settings.threads,  # loops are compiled for this many
-    }
-    # freezing is silently off when gradients are on, and the package four times slower
-    with torch.no_grad(), config.patch(options), convolutions_packed(), constants_aligned():
+    with compiling(context.settings.threads, native=native):
         aoti_compile_and_package(state.quantized or program, package_path=str(folder / file))
     shrink(folder / file)
     return Package(
