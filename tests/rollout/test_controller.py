@@ -128,6 +128,15 @@ def test_a_folder_of_experiments_that_is_not_there_is_an_error_and_not_made(tmp_
     assert not folder.exists()
 
 
+def test_a_folder_without_experiments_is_not_done_and_says_once_what_is_waited_for(world):
+    here = world()
+    here.path.unlink()
+    here.controlled()
+    assert [here.controller.round() for _ in range(3)] == [False] * 3
+    said = [one["text"] for one in read_events(here.folder / "rollout.jsonl") if one["event"] == "say"]
+    assert said == ["the experiments: there are none yet; one begins as soon as its file is there"]
+
+
 def test_a_version_as_good_as_the_control_climbs_the_ramp_and_ships(world):
     here = world()
     here.start("--until-done")

@@ -71,6 +71,8 @@ class Rollout:
         for unreadable in wrong:
             place = str(unreadable.place)
             self._say(place, str(unreadable).removeprefix(f"{place}: "))
+        if not (experiments or wrong or self.settled):
+            self._say("the experiments", "there are none yet; one begins as soon as its file is there")
         done = not wrong
         try:
             done &= self._deployments(experiments)
