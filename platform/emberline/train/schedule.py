@@ -13,9 +13,13 @@ from emberline.train.world import World
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: Optimizer) -> optim.Optimizer:
-    """Fused: one pass over the weights, not one for each operation of an update; AdamW takes a fifth of the time."""
+    """Fused where that is right: one pass over the weights, not one for each operation, a fifth of the time of AdamW.
+
+    torch's fused kernels for CPUs (2.13) go through a weight and its gradient as they lie in memory, and mix them up
+    without a word where only one of the two is laid out channels last.
+    """
     trained = list(parameters)
-    fused = all(one.is_floating_point() for one in trained)  # torch has no fused one for complex weights
+    fused = all(one.is_floating_point() and one.is_contiguous() for one in trained)  # nor are there any of complex ones
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.name == "sgd":
         return optim.SGD(trained, rate, momentum=settings.momentum, weight_decay=decay, fused=fused)
