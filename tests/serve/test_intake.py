@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 
+import psutil
 import pytest
 
 from emberline import process, signing
@@ -85,6 +86,25 @@ def test_archives_are_taken_in_replaced_and_let_go_without_a_restart(shop, shelf
     assert shop.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
     assert shop.java_pid == java
     assert all(one["lost_workers"] == 0 for one in shop.readiness().json()["versions"]), "none was lost by accident"
+
+
+def test_replacement_that_broke_off_half_way_is_finished_by_the_next_try(shop, shelf):
+    put(shop.folder, shelf["2.0"])
+    process.wait_until(lambda: is_served(shop, "1.0", "2.0"), 60, "the version")
+    before = shop.worker_pids("2.0")
+    put(shop.folder, shelf["2.0 changed"])
+    process.wait_until(lambda: not all(map(psutil.pid_exists, before)), 60, "its first worker's end", every_s=0.005)
+    told = shop.output.count("to be tried again")
+    os.kill(shop.java_pid, signal.SIGSTOP)
+    try:
+        process.wait_until(lambda: shop.output.count("to be tried again") > told, 18, "the breaking off being told")
+    finally:
+        os.kill(shop.java_pid, signal.SIGCONT)
+    process.wait_until(lambda: not any(map(psutil.pid_exists, before)), 60, "both workers being other ones")
+    process.wait_until(lambda: shop.readiness().status_code == 200, 60, "its probe")
+    assert [shop.ask("2.0").json()["outputs"] for _ in range(20)] == [[253.0, 252.0, 251.0]] * 20
+    remove(shop.folder, shelf["2.0"])
+    process.wait_until(lambda: is_served(shop, "1.0"), 60, "its leaving")
 
 
 def test_unsigned_archive_is_not_taken_in_and_is_when_its_signature_comes(shop, shelf, keys):

@@ -82,6 +82,7 @@ class Intake:
         self._quiet: dict[Key, tuple[float, int]] = {}
         self._waiting: dict[Path, tuple[Stamp, float, float]] = {}
         self._scaled: dict[Key, int] = dict(fleet.workers)
+        self._rolling: set[Key] = set()  # some of their workers may have the content that was replaced
 
     @property
     def _setup(self) -> torchserve.Setup:
@@ -159,7 +160,9 @@ class Intake:
         elif current.source != one.source and current.source.is_file():
             raise EmberlineError(f"holds {one.model} {one.version}, as {current.source} does", place=one.source)
         elif filecmp.cmp(current.file, one.file, shallow=False):
-            self._fleet.admitted[one.key] = replace(current, source=one.source)
+            self._fleet.admitted[one.key] = same = replace(current, source=one.source)
+            if one.key in self._rolling:
+                self._roll_out(same)
         else:
             self._replace(current, one)
         self._fleet.leaving.discard(one.key)
@@ -174,6 +177,7 @@ class Intake:
             self._bringup.require_answer(final)
             self._fleet.retired.pop(one.key, None)
             self._fleet.admitted[one.key] = final
+            self._rolling.discard(one.key)
         except EmberlineError:
             self._fleet.workers.pop(one.key, None)
             management.drain_and_unregister(self._setup.management, *one.key, settle_s=0.0)
@@ -190,17 +194,28 @@ class Intake:
         if folder is None or one.handler != current.handler:
             # TorchServe keeps the handler's name in memory: only a new JVM takes another
             self._fleet.admitted[one.key] = replace(one, file=one.file.replace(current.file))
+            self._rolling.discard(one.key)
             self._log.say(f"{one.model} {one.version} has another handler; starting TorchServe anew with it")
             self._restart()
             return
         self._fleet.changing.add(one.key)
         try:
+            self._rolling.add(one.key)
             swap(folder, one.file)
-            self._fleet.admitted[one.key] = replace(one, file=one.file.replace(current.file))
+            self._fleet.admitted[one.key] = final = replace(one, file=one.file.replace(current.file))
+            self._roll_out(final)
+        finally:
+            self._fleet.changing.discard(one.key)
+
+    def _roll_out(self, one: Admitted) -> None:
+        """Has every worker take the content that was put in place; what breaks off here, a later step does anew."""
+        self._fleet.changing.add(one.key)
+        try:
             self._roll(one.key)
             self._bringup.require_answer(one)
         finally:
             self._fleet.changing.discard(one.key)
+        self._rolling.discard(one.key)
         self._changed()
         self._log.say(f"{one.model} {one.version} is served with other content now, from {one.source}")
 
