@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 
+import httpx
 import psutil
 import pytest
 
@@ -105,6 +106,35 @@ def test_replacement_that_broke_off_half_way_is_finished_by_the_next_try(shop, s
     assert [shop.ask("2.0").json()["outputs"] for _ in range(20)] == [[253.0, 252.0, 251.0]] * 20
     remove(shop.folder, shelf["2.0"])
     process.wait_until(lambda: is_served(shop, "1.0"), 60, "its leaving")
+
+
+def test_version_whose_archive_is_gone_may_be_unregistered_by_somebody_else(shop, shelf):
+    put(shop.folder, shelf["2.0"])
+    process.wait_until(lambda: is_served(shop, "1.0", "2.0"), 60, "the version")
+    told = shop.output.count("2.0 was unregistered")
+    gone = shop.output.count("is gone")
+    remove(shop.folder, shelf["2.0"])
+    process.wait_until(lambda: shop.output.count("is gone") > gone, 60, "the archive being missed")
+    assert httpx.delete(f"http://{shop.state['management']}/models/reverse/2.0", timeout=60).is_success
+    process.wait_until(lambda: shop.output.count("2.0 was unregistered") > told, 60, "its retirement")
+    after_steps(shop, 4)
+    assert is_served(shop, "1.0")
+    assert shop.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
+
+
+def after_steps(shop, number):
+    """Returns when the store was looked at that often."""
+    for name in [f"nothing-{number}.mar" for number in range(number)]:
+        path = shop.folder / "store" / name
+        path.write_bytes(b"nothing")
+        told = shop.output.count(name)
+
+        def is_told(name=name, told=told):
+            assert shop.child.poll() is None, shop.output
+            return shop.output.count(name) > told
+
+        process.wait_until(is_told, 60, "its being looked at")
+        path.unlink()
 
 
 def test_unsigned_archive_is_not_taken_in_and_is_when_its_signature_comes(shop, shelf, keys):

@@ -271,15 +271,17 @@ class Intake:
         self._fleet.changing.add(key)
         try:
             management.drain_and_unregister(self._setup.management, *key, settle_s=0.0, timeout_s=1.0)
+            gone = self._fleet.admitted.pop(key, None)
         except StageFailed:
             return  # a request came in after all
         finally:
             self._fleet.changing.discard(key)
-        gone = self._fleet.admitted.pop(key)
-        gone.file.unlink(missing_ok=True)
         self._fleet.leaving.discard(key)
-        self._fleet.workers.pop(key, None)
         del self._quiet[key]
+        if gone is None:  # somebody unregistered it through the management API: it is retired already
+            return
+        gone.file.unlink(missing_ok=True)
+        self._fleet.workers.pop(key, None)
         self._changed()
         self._log.say(f"{key[0]} {key[1]} is served no longer")
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -160,10 +161,8 @@ class Supervisor:
             return False
         error = self._intake_step.exception()
         self._intake_step = None
-        if isinstance(error, EmberlineError | OSError):
-            self.log.say(f"archives are looked at again: {_fact(error)}")
-        elif error is not None:
-            raise error
+        if error is not None:  # whatever it is, it is no reason to end what serves the others
+            self.log.say(f"archives are looked at again: {_words(error)}")
         return True
 
     def _reload(self, read: Callable[[], Serve]) -> None:
@@ -331,9 +330,7 @@ class Supervisor:
             case decide.Revive(key):
                 self._revive(key)
             case decide.Retire(key):
-                self.fleet.retired[key] = self.fleet.admitted.pop(key)
-                self.log.say(f"{key[0]} {key[1]} was unregistered; it is served no longer")
-                self.tell()
+                self._retire(key)
             case decide.Adopt(key):
                 self.fleet.admitted[key] = self.fleet.retired.pop(key)
                 self._pids.pop(key, None)
@@ -360,6 +357,14 @@ class Supervisor:
         self.tell()
         self.log.say("TorchServe is back, with every version registered")
 
+    def _retire(self, key: Key) -> None:
+        self.fleet.leaving.discard(key)
+        if (one := self.fleet.admitted.pop(key, None)) is None:
+            return  # the intake has let it go meanwhile
+        self.fleet.retired[key] = one
+        self.log.say(f"{key[0]} {key[1]} was unregistered; it is served no longer")
+        self.tell()
+
     def _revive(self, key: Key) -> None:
         self.log.say(f"{key[0]} {key[1]}: TorchServe has given up on its workers; starting them anew")
         try:
@@ -371,8 +376,11 @@ class Supervisor:
         self.engine.stop_java(grace_s=0.0)
 
 
-def _fact(error: EmberlineError | OSError) -> str:
-    return error.fact if isinstance(error, EmberlineError) else str(error)
+def _words(error: BaseException) -> str:
+    """What failed; of what nobody foresaw, where."""
+    if isinstance(error, EmberlineError):
+        return error.fact
+    return str(error) if isinstance(error, OSError) else "".join(traceback.format_exception(error)).rstrip()
 
 
 def _problem(seen: VersionSeen, result: Result) -> str:
