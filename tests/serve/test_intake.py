@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+import zipfile
 
 import httpx
 import psutil
 import pytest
 
 from emberline import process, signing
+from emberline.serve.intake import swap
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,17 @@ def test_a_store_that_is_away_takes_no_version_along(shop):
     assert shop.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
     assert is_served(shop, "1.0")
     away.rename(store)
+
+
+def test_archive_that_cannot_be_unpacked_leaves_what_is_served_and_nothing_beside_it(tmp_path):
+    folder, archive = tmp_path / "models" / "one", tmp_path / "next.mar"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("old")
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("first", "whole")
+        files.writestr("weights", "altered")
+    archive.write_bytes(archive.read_bytes().replace(b"altered", b"ALTERED", 1))  # its checksum tells
+    with pytest.raises(zipfile.BadZipFile):
+        swap(folder, archive)
+    assert [path.name for path in folder.parent.iterdir()] == ["one"]
+    assert (folder / "weights").read_text() == "old"

@@ -34,10 +34,12 @@ def test_killed_worker_leaves_others_answering_and_comes_back(server):
 
 def test_killed_java_is_started_again_with_every_version(server):
     before = server.java_pid
+    unpacked = Path(psutil.Process(before).cwd()).with_name("temp") / "models"
     os.kill(before, signal.SIGKILL)
     process.wait_until(lambda: server.readiness().status_code == 503, 30, "the outage being told")
     process.wait_until(lambda: server.readiness().status_code == 200, 150, "TorchServe being back")
     assert server.java_pid != before
+    assert len(list(unpacked.iterdir())) == 2, "a folder for each version, and none of the java that was killed"
     assert server.ask("1.1").json()["outputs"] == [103.0, 102.0, 101.0]
     assert server.readiness().json()["torchserve_restarts"] >= 1
 

@@ -317,7 +317,7 @@ class Intake:
 def model_folder(work: Path, key: Key) -> Path | None:
     """Where TorchServe unpacked a version; None where that cannot be told."""
     found = []
-    for manifest in (work / "temp" / "models").glob(f"*/{_MANIFEST}"):
+    for manifest in torchserve.unpacked(work).glob(f"*/{_MANIFEST}"):
         model = json.loads(manifest.read_bytes())["model"]
         if (model["modelName"], str(model["modelVersion"])) == key:
             found.append(manifest.parents[1])
@@ -327,8 +327,12 @@ def model_folder(work: Path, key: Key) -> Path | None:
 def swap(folder: Path, archive: Path) -> None:
     """Puts another archive's files in a folder's place; what runs keeps the files it has open."""
     fresh, old = folder.with_name(f"{folder.name}.next"), folder.with_name(f"{folder.name}.old")
-    with zipfile.ZipFile(archive) as files:
-        files.extractall(fresh)  # each was checked when the archive was admitted
+    try:
+        with zipfile.ZipFile(archive) as files:
+            files.extractall(fresh)  # each was checked when the archive was admitted
+    except BaseException:  # a full disk: half of an archive beside the whole one would be taken for a second of it
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old)

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +100,15 @@ class Started:
     shared: classes.SharedClasses
 
 
+def unpacked(work: Path) -> Path:
+    """Where TorchServe unpacks archives, each into a folder of a new name."""
+    return work / "temp" / "models"
+
+
 def launch(setup: Setup) -> Started:
-    """Starts the JVM, without waiting for it."""
+    """Starts the JVM, without waiting for it; the one before must have ended."""
+    if unpacked(setup.work).is_dir():  # a JVM that is killed leaves it, and the next unpacks everything again
+        shutil.rmtree(unpacked(setup.work))
     grpc_ports = (process.free_port(), process.free_port())
     mark = _size(setup.java_log)
     shared = _shared_classes(setup)
