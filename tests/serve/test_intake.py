@@ -168,7 +168,7 @@ def test_hangup_has_the_recipe_read_again_and_workers_scaled(shop):
 def test_a_store_that_is_away_takes_no_version_along(shop):
     store, away = shop.folder / "store", shop.folder / "away"
     store.rename(away)
-    process.wait_until(lambda: "the store is not there" in shop.output, 60, "its being told")
+    process.wait_until(lambda: "store is not there; what it held is served on" in shop.output, 60, "its being told")
     recipe = shop.folder / "recipe.yaml"
     text = recipe.read_text()
     for workers in (3, 2):  # each takes a look at the store, at which a version whose archive is gone would be let go

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,7 @@ class Intake:
     """Brings what TorchServe serves to what the files and settings ask for, a step at a time; used by one thread.
 
     Args:
-        look: finds the archives that there are; None where that cannot be told, as when the store itself is gone.
+        look: finds the archives that there may be, and the folders that are away, which tell nothing.
         admit: lets one into the private store, with a prefix to its copy's name.
         taken: stamps of the archives that were admitted at the start.
         restart: ends the JVM; its next one registers the fleet as it is then.
@@ -69,7 +69,7 @@ class Intake:
         bringup: BringUp,
         log: RunLog,
         *,
-        look: Callable[[], Iterable[Path] | None],
+        look: Callable[[], tuple[Iterable[Path], Collection[Path]]],
         admit: Callable[[Path, str], Admitted],
         taken: dict[Path, Stamp],
         restart: Callable[[], None],
@@ -78,7 +78,7 @@ class Intake:
         self._fleet, self._bringup, self._log = fleet, bringup, log
         self._look, self._admit, self._restart, self._changed = look, admit, restart, changed
         self._taken, self._seen = dict(taken), dict(taken)
-        self._is_blind = False
+        self._away: Collection[Path] = ()
         self._quiet: dict[Key, tuple[float, int]] = {}
         self._waiting: dict[Path, tuple[Stamp, float, float]] = {}
         self._scaled: dict[Key, int] = dict(fleet.workers)
@@ -107,12 +107,12 @@ class Intake:
         self._scale()
 
     def _stamps_now(self) -> dict[Path, Stamp]:
-        """Of the archives that there are; a store that is away, such as a mount that was lost, says nothing of them."""
-        found = self._look()
-        if found is None and not self._is_blind:
-            self._log.say("the store is not there; what it held is served on")
-        self._is_blind = found is None
-        return self._seen if found is None else stamps(found)
+        """Of the archives that there are; those of a folder that is away are taken to be as they were."""
+        found, away = self._look()
+        for folder in set(away) - set(self._away):
+            self._log.say(f"{folder} is not there; what it held is served on")
+        self._away = away
+        return stamps(found) | {path: stamp for path, stamp in self._taken.items() if path.parent in away}
 
     # -- archives that came or changed
 

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -158,11 +158,7 @@ def _intake(supervisor: "Supervisor", settings: Settings, taken: "dict[Path, Sta
     """What takes in the archives that come while this runs: of the store, or those that were named."""
     from emberline.serve.archives import admit_one
     from emberline.serve.intake import Intake
-
-    def look() -> Iterable[Path] | None:
-        if not settings.archives and not settings.store.is_dir():
-            return None
-        return settings.archives or sorted(settings.store.glob("*.mar"))
+    from emberline.serve.shelf import Shelf
 
     def admit_next(source: Path, prefix: str) -> "Admitted":
         return admit_one(
@@ -177,7 +173,7 @@ def _intake(supervisor: "Supervisor", settings: Settings, taken: "dict[Path, Sta
         supervisor.fleet,
         supervisor.bringup,
         supervisor.log,
-        look=look,
+        look=Shelf(settings.archives, settings.store).look,
         admit=admit_next,
         taken=taken,
         restart=supervisor.engine.stop_java,
