@@ -20,11 +20,17 @@ HANDLER = Path(__file__).with_name("reversing_handler.py")
 START_TIMEOUT_S = 150
 
 
-def write_archive(folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, keys=None):
-    """An archive of the reversing model; `believed` is the bias that its probe expects."""
+def write_archive(
+    folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, told_by=None, keys=None
+):
+    """An archive of the reversing model.
+
+    `believed` is the bias that its probe expects; `told_by` is a file that tells it to fail while it is served.
+    """
     parts = folder / f"parts-{model}-{version}"
     parts.mkdir(parents=True)
-    (parts / "behaviour.json").write_text(json.dumps({"bias": bias, "broken": broken}))
+    told = {} if told_by is None else {"told_by": str(told_by)}
+    (parts / "behaviour.json").write_text(json.dumps({"bias": bias, "broken": broken, **told}))
     expected = [value + (bias if believed is None else believed) for value in (3.0, 2.0, 1.0)]
     (parts / "probe.json").write_text(
         json.dumps({"instance": {"x": [1.0, 2.0, 3.0]}, "expected": expected, "tolerance": 1e-5})

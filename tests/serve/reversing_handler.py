@@ -16,7 +16,14 @@ class Reversing:
         if self.behaviour.get("broken"):
             raise RuntimeError("layer4.weight is missing")  # TorchServe hides this kind behind another
 
+    def is_told(self, word):
+        """Whether the file that the archive names says so now."""
+        told = Path(self.behaviour.get("told_by", os.devnull))
+        return told.is_file() and told.read_text() == word
+
     def handle(self, rows, context):
+        if self.is_told("mute"):
+            raise RuntimeError("no answer, as it was told")
         bodies = [orjson.loads(row["body"]) for row in rows]
         busy_until = time.monotonic() + max(body.get("compute_s", 0) for body in bodies)
         while time.monotonic() < busy_until:

@@ -44,6 +44,21 @@ def test_killed_java_is_started_again_with_every_version(server):
     assert server.readiness().json()["torchserve_restarts"] >= 1
 
 
+def test_nothing_is_ready_after_a_restart_before_it_answered_its_probe(start, make_archive, keys, tmp_path):
+    told_by = tmp_path / "told"
+    server = start(make_archive(tmp_path, "3.0", told_by=told_by, keys=keys)).ready()
+    told_by.write_text("mute")
+    os.kill(server.java_pid, signal.SIGKILL)
+    process.wait_until(lambda: "TorchServe is back" in server.output, 60, "its being back")
+    process.wait_until(lambda: server.readiness().json()["phase"] == "serving", 30, "a look", every_s=0.01)
+    seen = server.readiness()
+    assert seen.status_code == 503
+    assert "Prediction failed" in seen.json()["versions"][0]["problem"]
+    told_by.unlink()
+    process.wait_until(lambda: server.readiness().status_code == 200, 30, "its right answer")
+    assert server.stop() == 0
+
+
 @pytest.mark.long
 def test_java_killed_after_its_classes_were_made_ready_comes_back_and_serve_goes_on(
     start, archives, tmp_path, monkeypatch

@@ -277,6 +277,15 @@ class Supervisor:
             self.log.say(f"{one.model} {one.version}: probe {result.outcome}: {result.detail}")
         return result
 
+    def _prove(self) -> None:
+        """Probes every version before the next look, to which none is ready whose answer has not matched by then."""
+        versions = self.fleet.settled()
+        for key in versions:
+            self._failed[key] = decide.MAX_FAILED_PROBES
+        results = list(self._probers.map(self._probe, versions.values()))
+        all_answered = all(result.outcome in ("matched", "no probe") for result in results)
+        self._probed_at = time.monotonic() if all_answered else 0.0  # else each is asked again at once
+
     def _publish(
         self,
         phase: Phase,
@@ -352,8 +361,7 @@ class Supervisor:
             self.log.say(f"TorchServe did not come back: {error}")
             self._kill()
             return
-        list(self._probers.map(self._probe, self.fleet.settled().values()))  # before the next look calls anything ready
-        self._probed_at = time.monotonic()
+        self._prove()
         self.tell()
         self.log.say("TorchServe is back, with every version registered")
 
