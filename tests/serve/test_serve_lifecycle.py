@@ -59,6 +59,21 @@ def test_nothing_is_ready_after_a_restart_before_it_answered_its_probe(start, ma
     assert server.stop() == 0
 
 
+def test_parent_of_the_workers_that_cannot_be_started_ends_nothing_and_is_tried_again(start, archives):
+    server = start(archives[0]).ready()
+    java = psutil.Process(server.java_pid)
+    folder = Path(java.cwd())
+    folder.rmdir()  # without it no process can be started there
+    forked = [one for one in server.processes() if any(part.endswith("prefork.py") for part in one.cmdline()[1:4])]
+    min(forked, key=psutil.Process.create_time).kill()
+    process.wait_until(lambda: "workers are forked from could not be started" in server.output, 30, "its being told")
+    folder.mkdir()
+    process.wait_until(lambda: server.readiness().json()["versions"][0]["lost_workers"] == 1, 60, "its loss being told")
+    process.wait_until(lambda: server.readiness().status_code == 200, 90, "a new worker")
+    assert server.ask("1.0").json()["outputs"] == [3.0, 2.0, 1.0]
+    assert server.stop() == 0
+
+
 @pytest.mark.long
 def test_java_killed_after_its_classes_were_made_ready_comes_back_and_serve_goes_on(
     start, archives, tmp_path, monkeypatch

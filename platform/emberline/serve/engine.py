@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from emberline.errors import EmberlineError
 from emberline.runlog import RunLog
 from emberline.serve import modellog, torchserve, workers
 
@@ -73,7 +74,7 @@ class Engine:
             return
         try:
             self._go_on_sharing(self._shared)
-        except OSError as error:  # a later start takes longer, which is no reason to end this one
+        except (EmberlineError, OSError) as error:  # a later start takes longer, which is no reason to end this one
             self.log.say(f"java's classes are not kept ready for the next start: {error}")
             self._shared = None
 

@@ -242,7 +242,7 @@ class Supervisor:
         """Ends workers that will not answer: the router then asks another one, which it would not do of a late one."""
         try:
             self.engine.look_after_parent()
-        except OSError as error:
+        except (EmberlineError, OSError) as error:
             self.log.say(f"the process that workers are forked from could not be started: {error}; tried again")
         if time.monotonic() - self._memory.started > _SHARE_CLASSES_AFTER_S:
             self.engine.share_classes()
