@@ -71,9 +71,9 @@ class Server:
         answer = CLIENT.get(f"http://{self.state['management']}/models/reverse/{version}").json()[0]
         return [worker["pid"] for worker in answer["workers"] if worker["status"] == "READY"]
 
-    def ask(self, version, *, x=(1.0, 2.0, 3.0), sleep_s=0.0, compute_s=0.0):
+    def ask(self, version, *, x=(1.0, 2.0, 3.0), **how):
         url = f"http://{self.state['inference']}/predictions/reverse/{version}"
-        return CLIENT.post(url, json={"x": list(x), "sleep_s": sleep_s, "compute_s": compute_s})
+        return CLIENT.post(url, json={"x": list(x), **how})
 
     def readiness(self):
         return CLIENT.get(f"{self.state['health']}/readyz")

@@ -29,6 +29,8 @@ class Reversing:
         while time.monotonic() < busy_until:
             pass
         time.sleep(max(body.get("sleep_s", 0) for body in bodies))
+        for number in range(max(body.get("print_lines", 0) for body in bodies)):
+            print(f"line {number} {'.' * 1000}", flush=True)
         answers = []
         for index, body in enumerate(bodies):
             outputs = [value + self.behaviour.get("bias", 0.0) for value in reversed(body["x"])]

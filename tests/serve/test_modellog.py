@@ -1,5 +1,8 @@
 """A worker's own words, found among everybody's."""
 
+import pytest
+
+from emberline import process
 from emberline.serve import modellog
 from emberline.serve.tracebacks import Tracebacks
 
@@ -120,3 +123,18 @@ def test_every_traceback_is_told_once_with_its_cause_and_whole_though_workers_sp
         file.write(traceback_lines("9002-m_1.0", *first[:2]))
     log.write_text(traceback_lines("9002-m_1.0", "OSError: z"))
     assert [one.text.splitlines()[-1] for one in found.look()] == ["OSError: z"]
+
+
+@pytest.mark.long
+def test_log_that_is_rotated_again_and_again_goes_on_from_its_newest_old_file(start, archives):
+    server = start(archives[0]).ready()
+    log = server.folder / "state" / "serve" / "model.log"
+    lines = 65_000  # more than three files of 20 MB
+    assert server.ask("1.0", print_lines=lines).status_code == 200
+    process.wait_until(lambda: f" line {lines - 1} " in log.read_text(), 60, "the last line")
+
+    def numbers(path):
+        return [int(line.split(" line ")[1].split()[0]) for line in path.read_text().splitlines() if " line " in line]
+
+    old = [numbers(log.with_name(f"model.log.{index}")) for index in (3, 2, 1)]
+    assert [part[-1] + 1 for part in old] == [part[0] for part in (*old[1:], numbers(log))]

@@ -89,12 +89,12 @@ def log_configuration(*, front: Path, workers: Path) -> str:
 
 
 def _rolling(name: str, file: Path, pattern: str) -> str:
-    """An appender of 20 MB a file, three old ones kept."""
+    """An appender of 20 MB a file, three old ones kept; `.1` is the newest of them, as who follows the file expects."""
     path = escape(str(file), {'"': "&quot;"})
     return f"""    <RollingFile name="{name}" fileName="{path}" filePattern="{path}.%i">
       <PatternLayout pattern="{pattern}"/>
       <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
-      <DefaultRolloverStrategy max="3"/>
+      <DefaultRolloverStrategy max="3" fileIndex="min"/>
     </RollingFile>"""
 
 
