@@ -71,6 +71,21 @@ def test_worker_without_a_parent_is_started_all_the_same_and_says_so(tmp_path, s
     assert told.stdout.endswith("on my own\n")
 
 
+def test_worker_on_a_full_disk_answers_without_a_page_and_says_so(tmp_path, mount_disk, fill_disk):
+    code = (
+        "import sys; from pathlib import Path; from emberline.serve.page import Page;"
+        "page = Page(Path(sys.argv[1])); page.begin('m', '1'); page.end([200]); print('answered')"
+    )
+    with mount_disk(tmp_path, 1):
+        fill_disk(tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
+        assert "No space left on device; this worker's batches are not counted" in done.stderr
+        assert page.read_all(tmp_path) == []
+
+
 def test_page_tells_batches_and_a_dead_workers_counts_are_kept(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from emberline.serve.page import Page;"

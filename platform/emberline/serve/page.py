@@ -5,6 +5,7 @@ The worker writes a few numbers for each batch, which costs microseconds; the su
 The numbers of one page are not changed together: a reader may see a batch counted and its seconds not yet.
 """
 
+import logging
 import mmap
 import os
 import struct
@@ -22,6 +23,7 @@ _NAME_BYTES = 512
 _NUMBERS = struct.Struct(f"<QQd{len(STATUSES)}Q{len(BATCH_BOUNDS) + 1}Q{len(SECONDS_BOUNDS) + 1}Q")
 _SIZE = _NAME_BYTES + _NUMBERS.size
 _BUSY_SINCE = struct.Struct("<Q")
+_log = logging.getLogger("emberline.worker")
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ class Page:
 
     def __init__(self, folder: Path) -> None:
         path = folder / str(os.getpid())
-        with path.open("w+b") as file:
-            file.truncate(_SIZE)
-            self._memory = mmap.mmap(file.fileno(), _SIZE)
+        try:
+            with path.open("w+b") as file:
+                os.posix_fallocate(file.fileno(), 0, _SIZE)  # a hole in it would be a SIGBUS on a full disk
+                self._memory = mmap.mmap(file.fileno(), _SIZE)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            self._memory = mmap.mmap(-1, _SIZE)
+            _log.warning("%s: %s; this worker's batches are not counted, nor is it replaced when it hangs", path, error)
         self._counts = Counts()
         self._began_ns = 0
 
