@@ -1,6 +1,7 @@
 """A tuned artifact is a new revision, archived and signed anew, and served as it was found best."""
 
 import asyncio
+import math
 import threading
 
 import pytest
@@ -11,7 +12,8 @@ from emberline.artifact import read_artifact
 from emberline.errors import StageFailed
 from emberline.recipe import Archive, Tuned
 from emberline.tune.drive import drive
-from emberline.tune.run import revise, tune
+from emberline.tune.grid import Observed, Trial, best
+from emberline.tune.run import measured, none_fits, revise, tune
 
 SETTINGS = Archive(model="tiny", versions={"fp32": "1.0"})
 FOUND = Tuned(workers=1, threads=1, batch_size=8, batch_delay_ms=0)
@@ -60,6 +62,27 @@ def test_load_counts_answers_and_failures_apart(answering):
     assert 0 < good.p50_ms <= good.p99_ms
     with pytest.raises(StageFailed, match="answered none"):
         drive(answering, b"503", connections=1, seconds=0.1)
+
+
+def test_a_setting_that_answers_nothing_is_one_that_failed(answering):
+    seen = measured(answering, b"503", connections=1, seconds=0.1)
+    assert (seen.rps, seen.p99_ms) == (0.0, math.inf)
+    assert seen.failed > 0
+    assert best([Trial(FOUND, seen)], None) is None
+
+
+@pytest.mark.parametrize(
+    ("p99_ms", "seen", "told"),
+    [
+        (None, Observed(900, 1.0, 2.0, failed=3), "every setting failed requests with 8 connections"),
+        (30.0, Observed(900, 1.0, 2.0, failed=3), "every setting failed requests with 8 connections"),
+        (30.0, Observed(900, 1.0, 40.0), "no setting keeps p99 at 30 ms with 8 connections"),
+    ],
+)
+def test_why_no_setting_was_chosen_is_told_with_the_nearest(p99_ms, seen, told):
+    silent = Trial(FOUND, Observed(0.0, math.inf, math.inf, failed=9))
+    error = none_fits([silent, Trial(FOUND, seen)], p99_ms, 8)
+    assert error.fact.startswith(f"{told}; the nearest is 1 worker, 1 thread, batches of 8, delay 0 ms: 900 requests/s")
 
 
 def test_a_revision_keeps_the_files_and_names_the_one_before_it(artifact):

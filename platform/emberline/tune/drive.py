@@ -15,6 +15,14 @@ _ANSWER_TIMEOUT_S = 30.0
 _OK = 200
 
 
+class NothingAnswered(StageFailed):
+    """Not one request was answered."""
+
+    def __init__(self, url: str, failed: int) -> None:
+        self.failed = failed
+        super().__init__(url, f"answered none of {failed} requests")
+
+
 @dataclass
 class _Seen:
     latencies_ms: list[float] = field(default_factory=list)
@@ -25,7 +33,7 @@ def drive(url: str, body: bytes, *, connections: int, seconds: float) -> Observe
     """Posts `body` as JSON until `seconds` have passed.
 
     Raises:
-        StageFailed: not one request was answered.
+        NothingAnswered: not one request was.
     """
     return asyncio.run(_drive(url, body, connections, seconds))
 
@@ -39,7 +47,7 @@ async def _drive(url: str, body: bytes, connections: int, seconds: float) -> Obs
     await asyncio.gather(*(_client(target, request, end, seen) for _ in range(connections)))
     took = time.monotonic() - begin
     if not seen.latencies_ms:
-        raise StageFailed(url, f"answered none of {seen.failed} requests")
+        raise NothingAnswered(url, seen.failed)
     p50, p99 = np.percentile(seen.latencies_ms, (50, 99))
     return Observed(len(seen.latencies_ms) / took, float(p50), float(p99), seen.failed)
 

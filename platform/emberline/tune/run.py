@@ -1,5 +1,6 @@
 """Serves one artifact in each of the settings, measures it, and writes the best into a new revision of the artifact."""
 
+import math
 import os
 import shutil
 import sys
@@ -20,8 +21,8 @@ from emberline.errors import EmberlineError, InvalidSetting, StageFailed
 from emberline.paper import write_paper
 from emberline.recipe import Archive, Tuned
 from emberline.signing import Keys
-from emberline.tune.drive import drive
-from emberline.tune.grid import Trial, best
+from emberline.tune.drive import NothingAnswered, drive
+from emberline.tune.grid import Observed, Trial, best
 
 _READY_TIMEOUT_S = 180.0
 _WARM_UP_S = 2.0  # java compiles what is hot in the first thousands of requests
@@ -44,7 +45,7 @@ def tune(
     """Measures every setting of the grid once, after a warm-up, and keeps the best.
 
     Raises:
-        StageFailed: no setting keeps the objective; nothing is changed.
+        StageFailed: no setting answers everything within the objective; nothing is changed.
         EmberlineError: the artifact cannot be archived or served.
     """
     if artifact.name not in settings.versions:
@@ -61,20 +62,13 @@ def tune(
         trials = []
         for number, one in enumerate(grid, start=1):
             with _served(scratch / f"serve-{number}", archive, keys, one) as address:
-                url = f"http://{address}/{path}"
-                drive(url, body, connections=connections, seconds=_WARM_UP_S)
-                trials.append(Trial(one, drive(url, body, connections=connections, seconds=seconds)))
+                seen = measured(f"http://{address}/{path}", body, connections=connections, seconds=seconds)
+            trials.append(Trial(one, seen))
             say(f"{number}/{len(grid)} {_words(one)}: {_figures(trials[-1])}")
     chosen = best(trials, p99_ms)
     _show(trials, chosen)
     if chosen is None:
-        shortest = min(trials, key=lambda one: one.observed.p99_ms)
-        raise StageFailed(
-            "tune",
-            f"no setting keeps p99 at {p99_ms:g} ms with {connections} connections; the nearest is "
-            f"{_words(shortest.settings)}: {_figures(shortest)}",
-            hint="fewer connections, a longer p99, or a smaller model",
-        )
+        raise none_fits(trials, p99_ms, connections)
     seen = chosen.observed
     note = {"connections": connections, "p99_objective_ms": p99_ms, "rps": round(seen.rps, 1)}
     note |= {"p50_ms": round(seen.p50_ms, 3), "p99_ms": round(seen.p99_ms, 3)}
@@ -82,6 +76,28 @@ def tune(
     stored = write_archive(artifact, settings, recipe, store=store, keys=keys)
     say(f"{stored.path}: {stored.outcome}, signed, for {_words(chosen.settings)}")
     return chosen
+
+
+def measured(url: str, body: bytes, *, connections: int, seconds: float) -> Observed:
+    """What clients saw after a warm-up; of a server that answers nothing, that it did so."""
+    try:
+        drive(url, body, connections=connections, seconds=_WARM_UP_S)
+        return drive(url, body, connections=connections, seconds=seconds)
+    except NothingAnswered as nothing:
+        return Observed(0.0, math.inf, math.inf, nothing.failed)
+
+
+def none_fits(trials: Sequence[Trial], p99_ms: float | None, connections: int) -> StageFailed:
+    """Why none of the settings measured can be chosen, and which is nearest to it."""
+    nearest = min(trials, key=lambda one: (bool(one.observed.failed), one.observed.p99_ms, one.observed.failed))
+    reason = "every setting failed requests"
+    if not nearest.observed.failed:
+        reason = f"no setting keeps p99 at {p99_ms:g} ms"
+    return StageFailed(
+        "tune",
+        f"{reason} with {connections} connections; the nearest is {_words(nearest.settings)}: {_figures(nearest)}",
+        hint="fewer connections, a longer p99, or a smaller model",
+    )
 
 
 def revise(artifact: Path, target: Path, serving: Tuned | None, note: Mapping[str, Any]) -> None:
