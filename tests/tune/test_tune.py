@@ -5,15 +5,16 @@ import math
 import threading
 
 import pytest
+import yaml
 
 from emberline import signing
 from emberline.archivefile import read_archive
 from emberline.artifact import read_artifact
 from emberline.errors import StageFailed
-from emberline.recipe import Archive, Tuned
+from emberline.recipe import Archive, Tuned, load_recipe
 from emberline.tune.drive import drive
 from emberline.tune.grid import Observed, Trial, best
-from emberline.tune.run import measured, none_fits, revise, tune
+from emberline.tune.run import measured, none_fits, revise, trial_options, tune
 
 SETTINGS = Archive(model="tiny", versions={"fp32": "1.0"})
 FOUND = Tuned(workers=1, threads=1, batch_size=8, batch_delay_ms=0)
@@ -85,6 +86,21 @@ def test_why_no_setting_was_chosen_is_told_with_the_nearest(p99_ms, seen, told):
     assert error.fact.startswith(f"{told}; the nearest is 1 worker, 1 thread, batches of 8, delay 0 ms: 900 requests/s")
 
 
+def test_a_trial_is_served_as_the_recipe_and_the_overrides_say_but_for_what_is_tried(tmp_path, root):
+    recipe = tmp_path / "recipe.yaml"
+    text = (root / "recipes/digits.yaml").read_text()
+    serve = {"queue_size": 7, "workers": 9, "devices": [0, 1], "device_memory_share": 0.1}
+    raw = yaml.safe_load(text) | {"serve": serve}
+    recipe.write_text(yaml.safe_dump(raw))
+    options = trial_options(recipe, ["serve.response_timeout_s=2", "serve.batch_size=3"], FOUND)
+    assert options[:2] == ["--recipe", recipe]
+    assert options[2::2] == ["--set"] * len(options[3::2])
+    told = load_recipe(recipe, options[3::2]).serve
+    assert (told.queue_size, told.response_timeout_s) == (7, 2)
+    assert (told.workers, told.threads, told.batch_size, told.batch_delay_ms) == (1, 1, 8, 0)
+    assert (told.tuned, told.devices) == (False, ()), "it is measured on the CPU"
+
+
 def test_a_revision_keeps_the_files_and_names_the_one_before_it(artifact):
     before, _ = read_artifact(artifact)
     revise(artifact, artifact, FOUND, {"rps": 900})
@@ -96,16 +112,16 @@ def test_a_revision_keeps_the_files_and_names_the_one_before_it(artifact):
 
 
 @pytest.mark.long
-def test_the_best_settings_end_up_in_a_signed_archive(artifact, tmp_path):
-    keys = signing.create_keys(tmp_path / "keys")
+def test_the_best_settings_end_up_in_a_signed_archive(artifact, tmp_path, root):
+    keys, recipe = signing.create_keys(tmp_path / "keys"), root / "recipes/digits.yaml"
     other = FOUND.model_copy(update={"batch_size": 1})
     said = []
     options = {"grid": [FOUND, other], "connections": 8, "seconds": 1.0, "store": tmp_path / "store", "keys": keys}
-    chosen = tune(artifact, SETTINGS, tmp_path / "recipe.yaml", p99_ms=None, say=said.append, **options)
+    chosen = tune(artifact, SETTINGS, recipe, p99_ms=None, say=said.append, **options)
     archive = tmp_path / "store/tiny-1.0.mar"
     signing.verify(archive, keys.public)
     assert read_archive(archive).artifact.serving == chosen.settings in (FOUND, other)
     before = archive.read_bytes()
     with pytest.raises(StageFailed, match="no setting keeps p99"):
-        tune(artifact, SETTINGS, tmp_path / "recipe.yaml", p99_ms=0.001, say=said.append, **options)
+        tune(artifact, SETTINGS, recipe, p99_ms=0.001, say=said.append, **options)
     assert archive.read_bytes() == before

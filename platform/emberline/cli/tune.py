@@ -34,7 +34,7 @@ def tune(
 
     Args:
         artifact: Name of the artifact, such as int8.
-        recipe: The recipe whose `archive` section gives it a version.
+        recipe: The recipe whose `archive` section gives it a version, and whose `serve` section is measured with.
         p99_ms: Longest 99th percentile of the latency allowed; without it throughput alone decides.
         connections: Clients at a time, each sending its next request when it has its answer.
         seconds: Of load for each combination, after a warm-up of two.
@@ -77,6 +77,7 @@ def tune(
         runs / loaded.run / "artifacts" / artifact,
         loaded.archive,
         path,
+        overrides=settings,
         grid=grid,
         connections=connections,
         p99_ms=p99_ms,

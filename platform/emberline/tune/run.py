@@ -34,6 +34,7 @@ def tune(
     settings: Archive,
     recipe: Path,
     *,
+    overrides: Sequence[str] = (),
     grid: Sequence[Tuned],
     connections: int,
     p99_ms: float | None,
@@ -43,6 +44,9 @@ def tune(
     say: Callable[[str], None],
 ) -> Trial:
     """Measures every setting of the grid once, after a warm-up, and keeps the best.
+
+    Args:
+        overrides: `key.path=value` laid over the recipe, whose other settings of `serve` hold for every trial.
 
     Raises:
         StageFailed: no setting answers everything within the objective; nothing is changed.
@@ -61,7 +65,8 @@ def tune(
         path = f"predictions/{settings.model}/{settings.versions[artifact.name]}"
         trials = []
         for number, one in enumerate(grid, start=1):
-            with _served(scratch / f"serve-{number}", archive, keys, one) as address:
+            options = trial_options(recipe, overrides, one)
+            with _served(scratch / f"serve-{number}", archive, keys, options) as address:
                 seen = measured(f"http://{address}/{path}", body, connections=connections, seconds=seconds)
             trials.append(Trial(one, seen))
             say(f"{number}/{len(grid)} {_words(one)}: {_figures(trials[-1])}")
@@ -115,21 +120,29 @@ def revise(artifact: Path, target: Path, serving: Tuned | None, note: Mapping[st
         draft.facts.update(manifest.facts)
 
 
+def trial_options(recipe: Path, overrides: Sequence[str], settings: Tuned) -> list[str | Path]:
+    """What has `emberline serve` run as the recipe says, but on the CPU and in the setting that is tried."""
+    tried = [f"serve.{key}={value}" for key, value in settings]
+    given = [*overrides, "serve.tuned=false", "serve.devices=[]", "serve.device_memory_share=null", *tried]
+    return ["--recipe", recipe, *(part for one in given for part in ("--set", one))]
+
+
 @contextmanager
-def _served(folder: Path, archive: Path, keys: Keys, settings: Tuned) -> Iterator[str]:
-    """`emberline serve` in one of the settings; yields its inference address."""
+def _served(folder: Path, archive: Path, keys: Keys, options: Sequence[str | Path]) -> Iterator[str]:
+    """`emberline serve` with options; yields its inference address."""
     folder.mkdir(parents=True)
-    options: list[str | Path] = ["--keys", keys.public.parent, "--state", folder, "--set", "serve.tuned=false"]
-    options += [part for port in _PORTS for part in (port, "0")]
-    options += [part for key, value in settings for part in ("--set", f"serve.{key}={value}")]
-    command = [sys.executable, "-m", "emberline.cli", "serve", archive, *options]
+    where: list[str | Path] = ["--keys", keys.public.parent, "--state", folder]
+    where += [part for port in _PORTS for part in (port, "0")]
+    command = [sys.executable, "-m", "emberline.cli", "serve", archive, *where, *options]
     child = process.start(command, name="emberline serve", env=dict(os.environ), log=folder / "output")
     state = folder / "serve.json"
 
     def is_ready() -> bool:
         if child.poll() is not None:
             said = (folder / "output").read_text(errors="replace").strip()
-            raise EmberlineError(f"could not be served with {_words(settings)}:\n{said[-2000:]}", place=archive)
+            raise EmberlineError(
+                f"could not be served with {' '.join(map(str, options))}:\n{said[-2000:]}", place=archive
+            )
         return state.is_file()
 
     try:
