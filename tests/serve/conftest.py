@@ -21,11 +21,22 @@ START_TIMEOUT_S = 150
 
 
 def write_archive(
-    folder, version, *, model="reverse", bias=0.0, believed=None, probe=True, broken=False, told_by=None, keys=None
+    folder,
+    version,
+    *,
+    model="reverse",
+    bias=0.0,
+    believed=None,
+    probe=True,
+    broken=False,
+    told_by=None,
+    tuned=None,
+    keys=None,
 ):
     """An archive of the reversing model.
 
-    `believed` is the bias that its probe expects; `told_by` is a file that tells it to fail while it is served.
+    `believed` is the bias that its probe expects; `told_by` is a file that tells it to fail while it is served; `tuned`
+    are the settings that were found best for it.
     """
     parts = folder / f"parts-{model}-{version}"
     parts.mkdir(parents=True)
@@ -35,7 +46,12 @@ def write_archive(
     (parts / "probe.json").write_text(
         json.dumps({"instance": {"x": [1.0, 2.0, 3.0]}, "expected": expected, "tolerance": 1e-5})
     )
-    extra = f"{parts / 'behaviour.json'},{parts / 'probe.json'}" if probe else parts / "behaviour.json"
+    files = [parts / "behaviour.json", *([parts / "probe.json"] if probe else [])]
+    if tuned is not None:
+        described = {"model": {"factory": "m:f"}, "preprocessing": {"inputs": [{"name": "x", "shape": [3]}]}}
+        (parts / "artifact.json").write_text(json.dumps({**described, "serving": tuned}))
+        files.append(parts / "artifact.json")
+    extra = ",".join(map(str, files))
     options = ["--model-name", model, "--version", version, "--handler", HANDLER, "--extra-files", extra]
     subprocess.run(
         [sys.executable, "-m", "model_archiver.model_packaging", *options, "--export-path", parts],

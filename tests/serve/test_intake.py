@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from emberline import process, signing
+from emberline.serve import management
 from emberline.serve.intake import swap
 
 
@@ -28,6 +29,7 @@ def shelf(tmp_path_factory, make_archive, keys):
         "2.0 changed": make("changed", "2.0", bias=250.0),
         "2.0 wrong": make("wrong", "2.0", bias=7.0, believed=8.0),
         "2.0 unsigned": make("unsigned", "2.0", bias=9.0, signed=False),
+        "2.0 tuned": make("tuned", "2.0", tuned={"workers": 1, "threads": 1, "batch_size": 8, "batch_delay_ms": 0}),
     }
 
 
@@ -163,6 +165,23 @@ def test_hangup_has_the_recipe_read_again_and_workers_scaled(shop):
     recipe.write_text(text)
     recipe.write_text(text)
     assert len(shop.worker_pids("1.0")) == 2
+
+
+def test_hangup_leaves_workers_that_were_tuned_or_scaled_where_their_number_did_not_change(shop, shelf):
+    put(shop.folder, shelf["2.0 tuned"])
+    process.wait_until(lambda: is_served(shop, "1.0", "2.0"), 60, "the tuned version")
+    assert len(shop.worker_pids("2.0")) == 1, "as it was tuned"
+    management.scale(shop.state["management"], "reverse", "1.0", 3)
+    process.wait_until(lambda: "1.0 was scaled to 3 workers" in shop.output, 60, "its being told")
+    told = shop.output.count("settings were read again")
+    os.kill(shop.child.pid, signal.SIGHUP)
+    process.wait_until(lambda: shop.output.count("settings were read again") > told, 60, "the reading")
+    after_steps(shop, 1)
+    assert (len(shop.worker_pids("1.0")), len(shop.worker_pids("2.0"))) == (3, 1)
+    management.scale(shop.state["management"], "reverse", "1.0", 2)
+    process.wait_until(lambda: "1.0 was scaled to 2 workers" in shop.output, 60, "its being told")
+    remove(shop.folder, shelf["2.0"])
+    process.wait_until(lambda: is_served(shop, "1.0"), 60, "its leaving")
 
 
 def test_a_store_that_is_away_takes_no_version_along(shop):

@@ -19,10 +19,22 @@ _BACKSTOP_S = 2
 
 
 class BringUp:
-    """How versions get up on an engine."""
+    """How versions get up on an engine.
+
+    Attributes:
+        workers: of a version that was not tuned, as the settings ask for now.
+    """
 
     def __init__(self, engine: Engine, log: RunLog) -> None:
         self._engine, self.setup, self.log = engine, engine.setup, log
+        self.workers = engine.setup.settings.workers
+
+    def num_workers(self, one: Admitted) -> int:
+        """How many workers a version is to begin with."""
+        settings = self.setup.settings
+        if one.tuned is None or not settings.tuned or settings.devices:  # it was measured on the CPU
+            return self.workers
+        return one.tuned.workers
 
     def bring_up(self, versions: Iterable[tuple[Admitted, int]]) -> None:
         """Registers versions and returns when all their workers have loaded.

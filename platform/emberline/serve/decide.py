@@ -142,6 +142,15 @@ def is_ready(seen: VersionSeen) -> bool:
     return seen.registered and seen.num_ready > 0 and not seen.mismatch and seen.failed_probes < MAX_FAILED_PROBES
 
 
+def problem(seen: VersionSeen, detail: str) -> str:
+    """Why a version is not ready; `detail` is what its last probe came back with."""
+    if not seen.registered:
+        return "not registered"
+    if seen.num_ready == 0:
+        return f"none of its {seen.num_workers} workers is ready"
+    return seen.mismatch or (detail if seen.failed_probes else "")
+
+
 def decide(memory: Memory, seen: Seen) -> tuple[Memory, tuple[Action, ...]]:
     """The actions that one observation asks for, and what to remember."""
     if not seen.running:

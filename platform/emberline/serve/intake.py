@@ -172,7 +172,7 @@ class Intake:
         final = replace(one, file=one.file.replace(self._setup.store / f"{one.model}-{one.version}.mar"))
         self._fleet.changing.add(one.key)
         try:
-            workers = self._fleet.workers.setdefault(one.key, self._setup.settings.workers)
+            workers = self._fleet.workers.setdefault(one.key, self._bringup.num_workers(one))
             self._bringup.bring_up([(final, workers)])
             self._bringup.require_answer(final)
             self._fleet.retired.pop(one.key, None)

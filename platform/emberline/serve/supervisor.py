@@ -146,9 +146,7 @@ class Supervisor:
             raise
 
     def _num_workers(self, key: Key) -> int:
-        settings, tuned = self.setup.settings, self.fleet.admitted[key].tuned
-        uses_tuned = settings.tuned and not settings.devices  # it was measured on the CPU
-        return self.fleet.workers.setdefault(key, tuned.workers if tuned and uses_tuned else settings.workers)
+        return self.fleet.workers.setdefault(key, self.bringup.num_workers(self.fleet.admitted[key]))
 
     def _last_words(self, key: Key) -> str:
         return modellog.last_words(self.setup.model_log, *key, since=self.engine.mark)
@@ -180,7 +178,11 @@ class Supervisor:
         ]
         if fixed:
             warn(f"serve.{', serve.'.join(fixed)} changed; that takes effect when `emberline serve` is started again")
+        if settings.workers == self.bringup.workers:  # those that were tuned, or scaled by somebody, stay as they are
+            self.log.say("settings were read again: no other number of workers")
+            return
         self.log.say(f"settings were read again: {settings.workers} workers a version")
+        self.bringup.workers = settings.workers
         for key in self.fleet.admitted:
             self.fleet.workers[key] = settings.workers
 
@@ -316,7 +318,7 @@ class Supervisor:
             workers=dict(Counter(worker.status for worker in one.workers)) if one else {},
             pending=one.pending if one else 0,
             lost_workers=self._lost[key],
-            problem=_problem(seen, result),
+            problem=decide.problem(seen, result.detail),
             probe_s=result.seconds or None,
             counts=self._ledger.counts(key),
         )
@@ -389,11 +391,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, EmberlineError):
         return error.fact
     return str(error) if isinstance(error, OSError) else "".join(traceback.format_exception(error)).rstrip()
-
-
-def _problem(seen: VersionSeen, result: Result) -> str:
-    if not seen.registered:
-        return "not registered"
-    if seen.num_ready == 0:
-        return f"none of its {seen.num_workers} workers is ready"
-    return seen.mismatch or (result.detail if seen.failed_probes else "")
