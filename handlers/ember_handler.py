@@ -276,15 +276,18 @@ class EmberHandler:
             return self._refuse(context, job.index, InvalidInput(_whole(job.request), fact))
         if isinstance(predictions, TooLong) or not clock.may_answer():
             return self._put_off(context, job.index)
-        if predictions is None:
-            return self._fail(context, job.index, FAILED)
-        if not ember_prediction.all_usable(predictions):
-            return self._fail(context, job.index, "the model's outputs are not finite for this input")
+        if predictions is None or not ember_prediction.all_usable(predictions):
+            fact = FAILED if predictions is None else "the model's outputs are not finite for this input"
+            return self._fail(context, job.index, fact)
         usable = cast("Sequence[Prediction]", predictions)
         try:
             return self.render(job.request, usable, context.model_name, _version(context))
         except InvalidInput as error:  # an output was asked for that there is not
             return self._refuse(context, job.index, error)
+        except Exception:
+            # as in `_judged`: what cannot be told of one request must not take the answers of the others with it
+            log.exception("an answer could not be rendered")
+            return self._fail(context, job.index, FAILED)
 
     def _metadata(self, context: Context) -> bytes:
         described = ember_oip.metadata(self.description, self.model.inputs, context.model_name, _version(context))

@@ -45,7 +45,7 @@ def parse(body: Mapping[str, Any], max_rows: int) -> tuple[Call, Sequence[Mappin
         if key not in _KNOWN:
             raise InvalidInput(key, f"is no key of an inference request; known are {', '.join(sorted(_KNOWN))}")
     identity = body.get("id")
-    if identity is not None and not (isinstance(identity, str) and _is_text(identity)):
+    if identity is not None and not (isinstance(identity, str) and is_text(identity)):
         raise InvalidInput("id", "a string is required")
     if not body["inputs"]:
         raise InvalidInput("inputs", "at least one input is required")
@@ -128,7 +128,7 @@ def _input_metadata(spec: Mapping[str, Any], dtype: "np.dtype[Any]") -> dict[str
     return {"name": spec["name"], "datatype": datatype, "shape": [-1, *spec.get("shape", ())]}
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether it can be given back: half a surrogate pair cannot."""
     try:
         value.encode()

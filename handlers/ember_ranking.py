@@ -15,10 +15,12 @@ import ember_protocol
 import numpy as np
 import orjson
 from ember_handler import EmberHandler
+from ember_oip import is_text
 from ember_prediction import Prediction, Predictions
 from ember_preprocessing import InvalidInput
 
 _KEYS = {"context", "items", "top"}
+_LEAST_ID, _MOST_ID = -(2**63), 2**64 - 1  # what orjson writes
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,22 @@ def parse(value: Mapping[str, Any], inputs: frozenset[str]) -> Ranking:
         if context and (doubled := context.keys() & item.keys()):
             raise InvalidInput(f"items[{number}].{min(doubled)}", "is in `context` too; one of the two is required")
         row = {**context, **item}
-        ids.append(row.pop("id") if "id" in item and "id" not in inputs else None)
+        ids.append(_id(number, row.pop("id")) if "id" in item and "id" not in inputs else None)
         rows.append(row)
     return Ranking("instances", rows, ids=ids, shared=frozenset(context), top=top)
+
+
+def _id(number: int, value: object) -> str | int | None:
+    """An item's id, which must be one that an answer can hold.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if value is None or (isinstance(value, str) and is_text(value)):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and _LEAST_ID <= value <= _MOST_ID:
+        return value
+    raise InvalidInput(f"items[{number}].id", "text or a whole number of 64 bits is required")
 
 
 def rank(request: Ranking, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:

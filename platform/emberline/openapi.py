@@ -197,7 +197,8 @@ def _value(spec: Input) -> Json:
 def _ranking(specs: Sequence[Input]) -> Json:
     """Items, and a context that they share; which inputs stand where is the client's choice."""
     inputs = {spec.name: _value(spec) for spec in specs}
-    item: Json = {"type": "object", "properties": inputs, "additionalProperties": True}
+    identity: Json = {"type": ["string", "integer", "null"], "minimum": -(2**63), "maximum": 2**64 - 1}
+    item: Json = {"type": "object", "properties": {"id": identity, **inputs}, "additionalProperties": True}
     return {
         "type": "object",
         "properties": {

@@ -77,6 +77,8 @@ def validator(found, model, content="application/json"):
         ({"y": [1, 2, 3, 4]}, False),
         ({"instances": []}, False),
         ({"items": []}, False),
+        ({"items": [{"id": {}, "x": [1, 2, 3, 4]}]}, False),
+        ({"items": [{"id": 2**64, "x": [1, 2, 3, 4]}]}, False),
         ({"items": [{"x": [1, 2, 3, 4]}], "top": 0}, False),
         ([], False),
     ],

@@ -83,6 +83,22 @@ def test_a_ranking_that_cannot_be_used_names_its_field(worker):
     assert [(one.status, one.json["field"]) for one in answers] == [(400, field) for _, field in bodies]
 
 
+@pytest.mark.parametrize(
+    "wrong", ["\ud800", 2**64, -(2**63) - 1, 1.5, True, {"a": 1}, json.loads("[" * 300 + "]" * 300)]
+)
+def test_an_id_that_no_answer_can_hold_is_refused_and_the_neighbours_are_answered(worker, wrong):
+    good, bad = ({"context": {"age": 1}, "items": [{"price": 1}, {"id": one, "price": 2}]} for one in ("a", wrong))
+    before, refused, after = worker.ask(*({"body": body} for body in (good, bad, good)))
+    assert (refused.status, refused.json["field"]) == (400, "items[1].id")
+    assert [one.json["ranking"][0]["id"] for one in (before, after)] == ["a", "a"]
+
+
+def test_ids_come_back_as_they_were_sent(worker):
+    ids = ["", "ä\n", 0, 2**64 - 1, -(2**63), None]
+    found = ask(worker, context={"age": 1}, items=[{"id": one, "price": 1} for one in ids]).json["ranking"]
+    assert [one.get("id") for one in found] == ids
+
+
 def test_only_the_best_of_a_pass_go_on_to_the_next(cascade):
     found = ask(cascade, context={"age": 1}, items=ITEMS).json["ranking"]
     assert [(one["id"], one["score"]) for one in found] == [("c", 95.0), ("b", 91.0), ("a", 103.0)]

@@ -206,6 +206,24 @@ def test_a_users_handler_that_fails_on_one_request_answers_the_others(
     assert "ValueError" in caplog.text
 
 
+def test_an_answer_that_cannot_be_written_fails_its_own_request_alone(
+    make_worker, tiny_runs, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "mute_handler.py").write_text(
+        "import orjson\n"
+        "from ember_handler import EmberHandler\n\n"
+        "class Mute(EmberHandler):\n"
+        "    def render(self, request, predictions, model, version):\n"
+        "        return orjson.dumps({1} if request.call else 'said')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    worker = make_worker(tiny_runs / "tiny" / "artifacts" / "fp32", "mute_handler.py")
+    before, failed, after = worker.ask(GOOD, oip(), GOOD)
+    assert (before.json, failed.status, after.json) == ("said", 500, "said")
+    assert set(failed.json) == {"error"}
+    assert "TypeError" in caplog.text, "the reason belongs in the worker's log"
+
+
 def test_outputs_that_are_not_finite_are_the_servers_fault(fragile):
     failed, good = fragile.ask(b'{"x": [1, 0]}', b'{"x": [1, 1]}')
     assert (failed.status, good.status) == (500, 200)
