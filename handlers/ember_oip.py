@@ -20,6 +20,8 @@ from ember_preprocessing import InvalidInput, has_far_more, numbers
 _INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
 _DATATYPES = (*_INTEGERS, "FP16", "FP32", "FP64", "BYTES")
 _KNOWN = {"id", "inputs", "outputs", "parameters"}
+_MAX_DIMENSIONS = 32
+_MAX_VALUES = 2**40  # no body holds so many, and indices reach that far on any machine
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,12 @@ def _shape(name: str, shape: object, max_rows: int) -> tuple[int, ...]:
         or not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape)
     ):
         raise InvalidInput(f"{name}.shape", "a list of whole numbers, rows first, is required")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise InvalidInput(f"{name}.shape", f"{len(shape)} dimensions; at most {_MAX_DIMENSIONS} are allowed")
     if not 1 <= shape[0] <= max_rows:
         raise InvalidInput(f"{name}.shape", f"{shape[0]} rows; from 1 to {max_rows} are allowed")
+    if math.prod(shape) > _MAX_VALUES:
+        raise InvalidInput(f"{name}.shape", f"asks for more than {_MAX_VALUES} values")
     return tuple(shape)
 
 
