@@ -155,9 +155,10 @@ def test_an_artifact_without_packages_is_refused(archive, artifact):
     assert "emberline compress" in refused.value.hint
 
 
-def test_an_input_that_bodies_could_not_tell_from_their_own_keys_is_refused(archive, artifact):
-    altered(artifact, preprocessing={"inputs": [{"name": "instances", "shape": [4]}]})
-    with pytest.raises(EmberlineError, match="'instances'"):
+@pytest.mark.parametrize("name", ["inputs", "instances", "body"])
+def test_an_input_that_bodies_could_not_tell_from_their_own_keys_is_refused(archive, artifact, name):
+    altered(artifact, preprocessing={"inputs": [{"name": name, "shape": [4]}]})
+    with pytest.raises(EmberlineError, match=f"'{name}'"):
         archive()
 
 

@@ -13,8 +13,8 @@ from emberline.errors import CorruptPaper, EmberlineError, MissingFile
 from emberline.paper import MANIFEST, Manifest, read_manifest
 from emberline.recipe import Archive, load_recipe
 
-# keys of request bodies: an input of that name could not be told from them
-RESERVED_INPUTS = ("inputs", "instances")
+# keys of request bodies, and TorchServe's name of a raw one: an input of that name could not be told from them
+RESERVED_INPUTS = ("inputs", "instances", "body")
 SHARED_PREFIX = "ember_"
 RECIPE = "recipe.yaml"  # a run's copy of what it was trained by
 
