@@ -23,6 +23,7 @@ Ids = NDArray[np.int64]
 MAX_CHARACTERS = 1_000_000
 _MOST_KNOWN = 16  # specifications; a trainer makes one anew at each evaluation
 _WORD = re.compile(r"\w+|[^\w\s]")
+_BLANKS = re.compile(r"(\s{16})\s+")  # more white space than anybody means; a text that is cut must not be cut to it
 
 
 def tokenize(spec: Mapping[str, Any], text: str) -> Ids:
@@ -32,7 +33,10 @@ def tokenize(spec: Mapping[str, Any], text: str) -> Ids:
         UnicodeEncodeError: the text holds half a surrogate pair, which no encoding has.
     """
     length = int(spec["length"])
-    ids = _tokenizer_of(spec)(text[: _enough(length)])[:length]
+    enough = _enough(length)
+    if len(text) > enough and spec["tokenizer"] != "bytes":
+        text = _BLANKS.sub(r"\1", text)
+    ids = _tokenizer_of(spec)(text[:enough])[:length]
     row = np.zeros(length, np.int64)
     row[: len(ids)] = ids
     return row

@@ -83,6 +83,14 @@ def test_bytes_and_words_are_padded_and_cut():
     assert all(0 < one < 100 for one in ids)
 
 
+@pytest.mark.parametrize("blanks", [" ", "\n\t", "\u3000"])
+def test_a_long_text_is_not_cut_to_its_white_space(blanks):
+    far = blanks * 9000
+    for text in (f"{far}good movie", f"good{far}movie", f"{far}good{far}movie{far}"):
+        assert ember_text.tokenize(WORDS, text).tolist() == ember_text.tokenize(WORDS, "good movie").tolist()
+    assert ember_text.tokenize(BYTES, " " * 9000 + "a").tolist() == [33] * 8  # whose tokens white space is as well
+
+
 def test_many_specifications_one_after_the_other_keep_their_own_tokenizers():
     for number in range(40):
         spec = dict(WORDS if number % 2 else BYTES)
@@ -96,6 +104,7 @@ def test_a_tokenizer_file_is_run_by_its_library():
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     spec = {**WORDS, "tokenizer": json.loads(made.to_str())}
     assert ember_text.tokenize(spec, "good bad movie").tolist() == [2, 1, 3, 0]
+    assert ember_text.tokenize(spec, " " * 9000 + "good movie").tolist() == [2, 3, 0, 0]
     with pytest.raises(UnicodeEncodeError):
         ember_text.tokenize(spec, "\ud800")
 
