@@ -126,7 +126,11 @@ def _decode_tensor(spec: Mapping[str, Any], value: Any) -> Array:
         raise InvalidInput(name, f"value {least:g} is below the minimum {low:g}")
     if high is not None and most > high:
         raise InvalidInput(name, f"value {most:g} is above the maximum {high:g}")
-    return _cast(name, array, dtype)
+    result = _cast(name, array, dtype)
+    # whole numbers beside fractions became float64, which would have changed them by now
+    if dtype.kind in "iu" and array.dtype.kind == "f" and not _is_exact(least, most):
+        raise InvalidInput(name, "numbers of 2**53 and more are among fractions; whole numbers alone are required")
+    return result
 
 
 def _column(spec: Mapping[str, Any], values: list[Any]) -> Array | None:
@@ -136,14 +140,17 @@ def _column(spec: Mapping[str, Any], values: list[Any]) -> Array | None:
         return None
     low, high = spec.get("minimum"), spec.get("maximum")
     least, most = array.min(), array.max()
-    # a row of whole numbers beside one of fractions became float64, which is exact up to here and no further
-    exact = bool(least > -_EXACT and most < _EXACT)  # false for NaN
-    if not exact or (low is not None and least < low) or (high is not None and most > high):
+    if not _is_exact(least, most) or (low is not None and least < low) or (high is not None and most > high):
         return None
     try:
         return _cast(spec["name"], array, np.dtype(spec.get("dtype", "float32")))
     except InvalidInput:
         return None
+
+
+def _is_exact(least: Any, most: Any) -> bool:
+    """Whether whole numbers are what they were after they became float64 beside fractions; false for NaN."""
+    return bool(least > -_EXACT and most < _EXACT)
 
 
 def _regular(values: list[Any], shape: tuple[int, ...]) -> Array | None:

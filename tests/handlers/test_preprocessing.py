@@ -56,6 +56,8 @@ IMAGE = {"name": "image", "kind": "image"}
         (WHOLE, [2.0**63], "does not fit int64"),
         (WHOLE, [-(2.0**64)], "does not fit int64"),
         (WHOLE, [2**63], "does not fit int64"),
+        ({**WHOLE, "shape": [2]}, [2**53 + 1, 1.0], r"2\*\*53 and more are among fractions"),
+        ({**WHOLE, "shape": [2]}, [-1.0, -(2**60)], r"2\*\*53 and more are among fractions"),
         ({**WHOLE, "minimum": 0}, [-1], "below the minimum 0"),
         (BYTE, [256], "does not fit uint8"),
         (BYTE, [-1], "does not fit uint8"),
