@@ -71,12 +71,14 @@ class EmberHandler:
     Attributes:
         description: the archive's `artifact.json`.
         model: the loaded package; its first output is the one that is answered.
+        content_type: of the request that is parsed, in lower case and without parameters; empty where it has none.
     """
 
     description: Mapping[str, Any]
     preprocessing: Preprocessing
     labels: Sequence[str]
     model: ember_packages.LoadedModel
+    content_type = ""
 
     def initialize(self, context: Context) -> None:
         """Loads the first package of the chain that answers the archive's probe as it should.
@@ -117,6 +119,7 @@ class EmberHandler:
             if index and not clock.may_prepare():
                 answers[index] = self._put_off(context, index)
                 continue
+            self.content_type = _content_type(context.get_all_request_header(index))
             request = self._judged(context, index, answers, self.parse, parameters)
             if request is not None:
                 requests.append((index, request))
@@ -323,6 +326,12 @@ class EmberHandler:
 def _whole(request: ember_protocol.Request) -> str:
     """What an error names when a request is too much as a whole."""
     return {"oip": "inputs", "instances": "instances"}.get(request.style, "body")
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    """Of a request, whose headers are spelled as its client or a proxy spells them."""
+    given = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    return given.partition(";")[0].strip().lower()
 
 
 def _version(context: Context) -> str:

@@ -2,25 +2,20 @@
 
 from typing import Any
 
+import ember_bare
 import ember_protocol
 from ember_handler import EmberHandler
-from ember_preprocessing import InvalidInput, image_size
-
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG")
+from ember_preprocessing import image_size
 
 
 class EmberImage(EmberHandler):
-    """Reads raw images besides JSON; what they begin with tells, since clients send all kinds of content types."""
+    """Reads raw images besides JSON."""
 
     def body(self, body: Any) -> ember_protocol.Request:
-        if isinstance(body, bytes | bytearray) and body.startswith(MAGIC):
-            return ember_protocol.Request("single", ({self.preprocessing.inputs[0]["name"]: body},))
-        if isinstance(body, bytes | bytearray) and body and not body.lstrip().startswith((b"{", b"[")):
-            raise InvalidInput("body", "is neither a JPEG, nor a PNG, nor a JSON object")
-        return super().body(body)
+        return super().body(ember_bare.picture(self.preprocessing.inputs, body))
 
     def field(self, part: Any) -> Any:
-        return part if isinstance(part, bytes | bytearray) and part.startswith(MAGIC) else super().field(part)
+        return part if ember_bare.is_picture(part) else super().field(part)
 
     def sizes(self, request: ember_protocol.Request) -> list[tuple[int, int]]:
         """Height and width of each picture of a request that could be prepared, as it was sent."""

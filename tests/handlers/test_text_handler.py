@@ -37,6 +37,40 @@ def test_plain_text_and_json_are_answered_alike(worker):
     assert plain.json["scores"] == pytest.approx(encoded.json["scores"], abs=1e-6)
 
 
+AS_JSON, AS_TEXT = {"content-type": "application/json"}, {"Content-Type": "Text/Plain; charset=utf-8"}
+
+
+def answer_of(worker, text):
+    (answer,) = worker.ask(json.dumps({"text": text}).encode(), headers=AS_JSON)
+    return answer.json
+
+
+@pytest.mark.parametrize("headers", [AS_TEXT, {}])
+@pytest.mark.parametrize("text", ["good", "[spoilers] a fine film", "[", '"good"', '"text": "good"}', "7"])
+def test_bare_text_is_the_text_whatever_it_begins_with(worker, text, headers):
+    for body in (text.encode(), text, "\ufeff".encode() + text.encode(), "\ufeff" + text):
+        (answer,) = worker.ask(body, headers=headers)
+        assert answer.json == answer_of(worker, text)
+
+
+@pytest.mark.parametrize("text", ['{"text": "good"}', "{curly} film", "[1]"])
+def test_what_calls_itself_text_is_the_text_even_where_it_could_be_json(worker, text):
+    assert worker.ask(text.encode(), headers=AS_TEXT)[0].json == answer_of(worker, text)
+    assert worker.ask(text, headers=AS_TEXT)[0].json == answer_of(worker, text)  # as TorchServe decodes it
+
+
+@pytest.mark.parametrize("headers", [AS_JSON, {"Content-Type": "application/json; charset=utf-8"}, {}])
+def test_a_byte_order_mark_before_json_is_dropped(worker, headers):
+    (answer,) = worker.ask(b'\xef\xbb\xbf{"text": "good"}', headers=headers)
+    assert answer.json == answer_of(worker, "good")
+
+
+@pytest.mark.parametrize("body", [b'"text": "good"}', b"[spoilers]", b"hello", b'"hello"', "hello", b"[1]", 7, b"7"])
+def test_what_calls_itself_json_and_is_no_object_is_refused(worker, body):
+    (answer,) = worker.ask({"body": body}, headers=AS_JSON)
+    assert (answer.status, answer.json["field"]) == (400, "body")
+
+
 def test_text_comes_in_batches_by_open_inference_and_its_metadata_says_so(worker):
     tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}
     answer, metadata = worker.ask(json.dumps({"inputs": [tensor]}).encode(), b"", headers={"x-ember-metadata": "1"})
