@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ember_bare
 import ember_packages
 import ember_prediction
 import ember_probe
+import ember_protocol
 import numpy as np
 import orjson
 from ember_handler import Job, columns_of, log
@@ -52,6 +54,21 @@ class CascadeHandler(EmberRanking):
         passes = orjson.loads((folder / "cascade.json").read_bytes())["passes"]
         return folder / str(passes[0]["folder"])
 
+    def body(self, body: Any) -> ember_protocol.Request:
+        """A raw picture or bare text where the first pass takes one, as its own handler would read it."""
+        if self._bare == "image":
+            body = ember_bare.picture(self.preprocessing.inputs, body)
+        elif self._bare == "text":
+            body = ember_bare.text(self.preprocessing.inputs, body, self.content_type)
+        return super().body(body)
+
+    def field(self, part: Any) -> Any:
+        if self._bare == "image" and ember_bare.is_picture(part):
+            return part
+        if self._bare == "text":
+            return ember_bare.decoded(part) if isinstance(part, bytes | bytearray) else part
+        return super().field(part)
+
     def compute(self, jobs: Sequence[Job]) -> Predictions:
         columns = columns_of(jobs)
         predictions = ember_prediction.interpret(self.model(columns)[0], self.labels)
@@ -68,6 +85,12 @@ class CascadeHandler(EmberRanking):
                 answers = self._ask(number, [instances[row] for row in going])
             predictions.replace(going, answers, number)
         return predictions
+
+    @property
+    def _bare(self) -> str | None:
+        """What the first pass takes besides JSON."""
+        kinds = [spec.get("kind") for spec in self.preprocessing.inputs]
+        return "image" if kinds[0] == "image" else "text" if "text" in kinds else None
 
     def _ask(self, number: int, instances: Sequence[Mapping[str, Any]]) -> Predictions:
         preprocessing, _ = self.later[number - 1]

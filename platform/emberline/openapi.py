@@ -140,9 +140,10 @@ def _bodies(kind: str, artifact: Artifact) -> Json:
     if kind in ("ranking", "cascade"):
         forms.append(_ranking(specs))
     content: Json = {"application/json": {"schema": {"anyOf": forms}}}
-    if kind in _PICTURES and len(specs) == 1:
+    bare = specs[0].kind if kind == "cascade" else kind
+    if bare in _PICTURES and len(specs) == 1:
         content |= {media: {} for media in ("image/jpeg", "image/png")}
-    if kind == "text" and len(specs) == 1:
+    if bare == "text" and len(specs) == 1:
         content["text/plain"] = {"schema": {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}}
     return content
 

@@ -1,5 +1,7 @@
 """Rankings: the best items of a request, by one model or by a cascade of them."""
 
+import base64
+import io
 import json
 import shutil
 
@@ -8,6 +10,7 @@ import pytest
 from ember_preprocessing import Preprocessing, stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 SPEC = {"inputs": [{"name": "age", "shape": [1]}, {"name": "price", "shape": [1]}]}
 
@@ -146,6 +149,44 @@ def test_only_unsure_rows_go_on_to_the_heavier_classifier(make_worker, export_ar
     worker = serve_cascade(make_worker, artifacts, [{"confidence": 0.9}])
     sure, unsure = worker.ask(b'{"x": [5, 0]}', b'{"x": [1, 0]}')
     assert (sure.json["label"], unsure.json["label"]) == ("a", "b")  # the two models disagree about everything
+
+
+def ids_summed(slope):
+    from torch import nn
+
+    class Summed(nn.Module):
+        def forward(self, x):
+            return slope * x.float().flatten(1)[:, :2]
+
+    return Summed()
+
+
+TEXTS = {"inputs": [{"name": "text", "kind": "text", "length": 4, "tokenizer": "bytes"}]}
+PICTURES = {"inputs": [{"name": "image", "kind": "image"}], "steps": [{"op": "resize", "size": [2, 2]}]}
+
+
+def png(shade):
+    file = io.BytesIO()
+    Image.new("RGB", (3, 5), (shade, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("spec", "bare"),
+    [
+        (TEXTS, [b"good", "bad", b"[x]", b"\xef\xbb\xbfgood"]),
+        (PICTURES, [png(9), png(70)]),
+    ],
+)
+def test_a_cascade_reads_bare_bodies_as_its_models_do_alone(make_worker, export_artifact, tmp_path, spec, bare):
+    name, first = spec["inputs"][0]["name"], bare[0]
+    encoded = {name: first.decode() if name == "text" else base64.b64encode(first).decode()}
+    artifacts = [export_artifact(tmp_path / n, ids_summed(s), spec, encoded, "ab") for n, s in (("a", 1), ("b", 2))]
+    whole = serve_cascade(make_worker, artifacts, [{"confidence": 0.0}])
+    bodies = [*bare, {name: first}, json.dumps(encoded).encode(), b"{", b""]
+    expected = make_worker(artifacts[0], f"{name}_handler.py").ask(*bodies)
+    assert [one.status for one in expected] == [200] * (len(bodies) - 2) + [400] * 2
+    assert [(one.status, one.body) for one in whole.ask(*bodies)] == [(one.status, one.body) for one in expected]
 
 
 @settings(deadline=None, max_examples=80)
