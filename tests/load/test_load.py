@@ -17,6 +17,15 @@ from emberline.load.drive import NO_ANSWER, arrivals, drive
 from emberline.load.latency import latencies
 
 STALL_S = 0.6
+# answers as they travel; of those named close the server closes the connection
+RAW = {
+    b"close": b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 2\r\n\r\n{}",
+    b"close-1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    b"keep-1.0": b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n{}",
+    b"length": b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}",
+    b"status": b"HTTP/1.1 fine\r\ncontent-length: 2\r\n\r\n{}",
+    b"head": b"HTTP/1.1 200 OK\r\nx: " + bytes(1 << 18),
+}
 
 
 class Server:
@@ -43,13 +52,20 @@ class Server:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 body = await reader.readexactly(int(head.split("content-length: ")[1].split("\r")[0]))
                 self.units.append(head.split("x-unit-id: ")[1].split("\r")[0])
+                if body in RAW:
+                    writer.write(RAW[body])
+                    await writer.drain()
+                    if body.startswith(b"close"):
+                        break
+                    continue
                 await asyncio.sleep({b"slow": 0.2, b"never": 60}.get(body, 0))
                 async with self._turn:
                     await asyncio.sleep(STALL_S if body == b"stall" else 0)
                 status = body.decode() if body.isdigit() else "200"
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}".encode())
         except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+            pass
+        writer.close()
 
     def stop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -99,6 +115,18 @@ def test_failures_are_counted_and_kept_out_of_the_percentiles(server):
     found = latencies(loaded(server, [b"200", b"503", b"200", b"never"], np.arange(8) / 50, timeout_s=2.0))
     assert found.statuses == {NO_ANSWER: 2, 200: 4, 503: 2}
     assert (len(found.corrected), found.num_failed) == (4, 4)
+
+
+@pytest.mark.parametrize("body", [b"close", b"close-1.0", b"keep-1.0"])
+def test_a_connection_that_the_server_closes_is_not_asked_again(server, body):
+    samples = loaded(server, [body], np.arange(10) / 50, max_connections=1)
+    assert [one.status for one in samples] == [200] * 10
+
+
+@pytest.mark.parametrize("body", [b"length", b"status", b"head"])
+def test_what_is_no_answer_of_http_is_counted_as_none(server, body):
+    found = latencies(loaded(server, [b"200", body], np.arange(8) / 50))
+    assert found.statuses == {NO_ANSWER: 4, 200: 4}
 
 
 def test_a_load_that_nobody_answers_is_refused():

@@ -1,8 +1,15 @@
 """One HTTP/1.1 connection over asyncio's streams: on the machine that is measured, load itself must cost little."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Self
+
+# of an answer's head in lower case
+_STATUS = re.compile(rb"(http/1\.[01]) (\d{3})[ \r]")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r")
+_CLOSE = re.compile(rb"\r\nconnection:[^\r]*\bclose\b")
+_KEEP_ALIVE = re.compile(rb"\r\nconnection:[^\r]*\bkeep-alive\b")
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,15 @@ class Target:
 
 
 class Connection:
-    """Asks one request after the other."""
+    """Asks one request after the other.
+
+    Attributes:
+        is_over: the server closes it after the answer that was read last.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self.is_over = False
 
     @classmethod
     async def open(cls, target: Target) -> Self:
@@ -39,15 +51,22 @@ class Connection:
         """The status of the answer, which is read to its end.
 
         Raises:
-            OSError, asyncio.IncompleteReadError: the connection ended before.
+            OSError, asyncio.IncompleteReadError: the connection ended before, or what came is no answer.
         """
         self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        _, _, rest = head.lower().partition(b"content-length:")
-        if not rest:
-            raise OSError("an answer without a length")
-        await self._reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
-        return int(head.split(b" ", 2)[1])
+        try:
+            head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        except asyncio.LimitOverrunError as error:
+            raise OSError("an answer whose head has no end") from error
+        length, status = _LENGTH.search(head), _STATUS.match(head)
+        if length is None or status is None:
+            raise OSError("an answer without a status or a length")
+        await self._reader.readexactly(int(length[1]))
+        # HTTP/1.0 closes unless it says otherwise
+        self.is_over = _CLOSE.search(head) is not None or (
+            status[1] == b"http/1.0" and _KEEP_ALIVE.search(head) is None
+        )
+        return int(status[2])
 
     def close(self) -> None:
         self._writer.close()

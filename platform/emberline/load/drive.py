@@ -142,5 +142,8 @@ class _Load:
             if connection is not None:
                 connection.close()
             return NO_ANSWER
-        self._idle.append(connection)
+        if connection.is_over:
+            connection.close()
+        else:
+            self._idle.append(connection)
         return status
