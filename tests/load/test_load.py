@@ -1,6 +1,7 @@
 """Open-loop load: requests leave when they are due, and latency counts from then."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from emberline import process
 from emberline.errors import StageFailed
-from emberline.load.bodies import body_of, from_files
+from emberline.load.bodies import body_of, from_files, from_rows
 from emberline.load.connection import Target
 from emberline.load.drive import NO_ANSWER, arrivals, drive
 from emberline.load.latency import latencies
@@ -144,6 +145,13 @@ def test_images_are_known_by_what_they_begin_with(tmp_path):
     (tmp_path / "a.json").write_bytes(b"{}")
     (tmp_path / "b").write_bytes(b"\x89PNG...")
     assert [one.content_type for one in from_files([tmp_path])] == ["application/json", "image/png"]
+
+
+def test_rows_with_images_beside_other_inputs_are_sent_as_json_has_them():
+    rows = [({"image": b"\x89PNG...", "size": np.arange(2)}, 0), ({"image": b"\x89PNG..."}, 0)]
+    both, alone = from_rows(rows)
+    assert json.loads(both.content) == {"image": base64.b64encode(b"\x89PNG...").decode(), "size": [0, 1]}
+    assert (both.content_type, alone.content_type, alone.content) == ("application/json", "image/png", b"\x89PNG...")
 
 
 def test_the_verb_prints_both_latencies_and_draws_them(server, tmp_path):
