@@ -11,7 +11,8 @@ from email.utils import formatdate
 import pytest
 
 from emberline import process
-from emberline.client import Client, NoAnswer, Outcome, RequestRefused, Tensor
+from emberline.client import Client, NoAnswer, Outcome, RequestRefused, Tensor, read_headers
+from emberline.errors import InvalidOption
 
 PNG = b"\x89PNG\r\n\x1a\n...."
 
@@ -74,6 +75,20 @@ def test_image_is_sent_as_it_is(router):
     with Client(router.url) as client:
         client.predict("photos", PNG)
     assert router.seen[0][3] == PNG
+
+
+def test_headers_go_with_every_call_and_the_unit_in_its_own(router):
+    headers = {"x-api-key": "abc", "content-type": "image/png"}
+    router.script = [(200, {}, {"model_name": "m", "model_version": "1", "outputs": [], "accepted": 1})]
+    with Client(router.url, headers=headers, unit_header="x-customer") as client:
+        client.predict("photos", PNG, unit="u-1")
+        client.infer("photos", [], unit="u-2")
+        client.post_outcomes([])
+    sent = [one[2] for one in router.seen]
+    assert [one["x-api-key"] for one in sent] == ["abc"] * 3
+    assert [one.get("x-customer") for one in sent] == ["u-1", "u-2", None]
+    assert sent[0]["content-type"] == "image/png"
+    assert "x-unit-id" not in sent[0]
 
 
 def test_open_inference_call_returns_tensors_by_name(router):
@@ -171,6 +186,30 @@ def test_predict_verb_reads_a_file_and_prints_json(router, tmp_path):
     done = run_predict(tmp_path / "x.json", "--url", router.url, "--unit", "u-1")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"label": "3"})
     assert router.seen[0][1] == "/predictions/digits"
+
+
+def test_predict_verb_sends_headers_and_the_unit_in_the_one_that_is_named(router, tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    options = ["--header", "x-api-key: a:b", "--header", "Authorization: Bearer c", "--unit-header", "x-customer"]
+    done = run_predict(tmp_path / "x.json", "--url", router.url, "--unit", "u-1", *options)
+    assert done.returncode == 0, done.stderr
+    sent = router.seen[0][2]
+    assert (sent["x-api-key"], sent["Authorization"], sent["x-customer"]) == ("a:b", "Bearer c", "u-1")
+
+
+@pytest.mark.parametrize(
+    ("given", "required"),
+    [
+        (["x-api-key"], "a name, a colon and a value"),
+        (["x api: b"], "a name, a colon and a value"),
+        (["x-api-key: a\r\nx-b: c"], "a name, a colon and a value"),
+        (["X-Unit-Id: u"], "a header that the verb does not send itself"),
+        (["x-a: b", "X-A: c"], "each header once"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused(given, required):
+    with pytest.raises(InvalidOption, match=f"{required} is required"):
+        read_headers("predict", given, but=("x-unit-id",))
 
 
 def test_predict_verb_reads_standard_input(router):

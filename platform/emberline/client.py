@@ -9,6 +9,7 @@ after 429 and 503, as long after them as `Retry-After` asks, and where no connec
 """
 
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ Datatype = Literal["BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "
 
 _RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 _FIRST_BACK_OFF_S = 0.1
+# of RFC 9110: what a header's name is made of, and no line break nor other control character in its value
+_HEADER_NAME, _HEADER_VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class RequestRefused(EmberlineError):
@@ -63,6 +66,28 @@ def check_url(verb: str, option: str, given: str, *, hint: str) -> None:
         usable = False
     if not usable:
         raise InvalidOption(verb, option, given, "an address with http:// or https://", hint=hint)
+
+
+def read_headers(verb: str, given: Sequence[str], *, but: Sequence[str]) -> dict[str, str]:
+    """Headers as a command line has them, each `Name: value`.
+
+    Args:
+        but: names that the verb sends itself.
+
+    Raises:
+        InvalidOption: one cannot be sent, is given twice, or is sent already.
+    """
+    place, headers = f"emberline {verb}", dict[str, str]()
+    for one in given:
+        name, colon, value = one.partition(":")
+        if not (colon and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value.strip())):
+            raise InvalidOption(place, "--header", one, "a name, a colon and a value", hint="such as 'x-api-key: abc'")
+        if name.lower() in map(str.lower, but):
+            raise InvalidOption(place, "--header", name, "a header that the verb does not send itself")
+        if name.lower() in map(str.lower, headers):
+            raise InvalidOption(place, "--header", name, "each header once")
+        headers[name] = value.strip()
+    return headers
 
 
 @dataclass(frozen=True)
@@ -130,6 +155,8 @@ class Client:
     """A connection pool to one router; usable from several threads.
 
     Args:
+        headers: sent with every call, such as an API key's.
+        unit_header: that says whom a request is for, as the Experiment names it.
         timeout_s: of each try.
         max_tries: tries of one call, the first included.
         max_wait_s: longest wait between two tries; a `Retry-After` beyond it ends the call with the error at hand.
@@ -139,13 +166,15 @@ class Client:
         self,
         url: str = "http://127.0.0.1:8080",
         *,
+        headers: Mapping[str, str] | None = None,
+        unit_header: str = UNIT_HEADER,
         timeout_s: float = 10.0,
         max_tries: int = 4,
         max_wait_s: float = 10.0,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._unit_header = url.rstrip("/"), unit_header
         self._max_tries, self._max_wait_s = max_tries, max_wait_s
-        self._http = httpx.Client(timeout=timeout_s)
+        self._http = httpx.Client(timeout=timeout_s, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -172,10 +201,10 @@ class Client:
             NoAnswer: nobody answered, or not in time.
         """
         path = f"/predictions/{quote(model, safe='')}"
-        headers = {UNIT_HEADER: unit} if unit is not None else {}
+        headers = self._headers(unit)
         if isinstance(instance, bytes):
-            headers["content-type"] = "application/octet-stream"
-            return _answer(self._post(path, headers, content=instance))
+            given = {"content-type": "application/octet-stream"} if "content-type" not in self._http.headers else {}
+            return _answer(self._post(path, {**given, **headers}, content=instance))
         body = instance if isinstance(instance, Mapping) else {"instances": list(instance)}
         return _answer(self._post(path, headers, json=body))
 
@@ -193,7 +222,7 @@ class Client:
             RequestRefused, NoAnswer: as for `predict`.
         """
         body = {**({"id": id} if id is not None else {}), "inputs": [tensor.as_json() for tensor in inputs]}
-        headers = {UNIT_HEADER: unit} if unit is not None else {}
+        headers = self._headers(unit)
         answer = _answer(self._post(f"/v2/models/{quote(model, safe='')}/infer", headers, json=body))
         outputs = [
             Tensor(one["name"], tuple(one["shape"]), one["datatype"], one["data"]) for one in answer.body["outputs"]
@@ -214,6 +243,9 @@ class Client:
         """
         answer = self._post("/v1/outcomes", {}, json={"outcomes": [outcome.as_json() for outcome in outcomes]})
         return int(answer.json()["accepted"])
+
+    def _headers(self, unit: str | None) -> dict[str, str]:
+        return {self._unit_header: unit} if unit is not None else {}
 
     def _post(self, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
         url = self.url + path

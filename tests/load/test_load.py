@@ -33,7 +33,7 @@ class Server:
     """Answers with the status in the body; `stall` holds up all others for `STALL_S`, `slow` and `never` nobody."""
 
     def __init__(self):
-        self.units, self.loop, self._ready = [], asyncio.new_event_loop(), threading.Event()
+        self.units, self.heads, self.loop, self._ready = [], [], asyncio.new_event_loop(), threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         assert self._ready.wait(10)
@@ -51,6 +51,7 @@ class Server:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                self.heads.append(head)
                 body = await reader.readexactly(int(head.split("content-length: ")[1].split("\r")[0]))
                 self.units.append(head.split("x-unit-id: ")[1].split("\r")[0])
                 if body in RAW:
@@ -128,6 +129,20 @@ def test_a_connection_that_the_server_closes_is_not_asked_again(server, body):
 def test_what_is_no_answer_of_http_is_counted_as_none(server, body):
     found = latencies(loaded(server, [b"200", body], np.arange(8) / 50))
     assert found.statuses == {NO_ANSWER: 4, 200: 4}
+
+
+def test_the_verb_sends_headers_in_place_of_those_of_the_same_name(server, tmp_path):
+    (tmp_path / "body.json").write_text("{}")
+    command = [sys.executable, "-m", "emberline.cli", "load", "body.json", "--model", "x", "--rate", "10"]
+    command += ["--seconds", "1", "--url", f"http://127.0.0.1:{server.port}"]
+    command += ["--header", "Authorization: Bearer abc", "--header", "Host: models.example"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = server.heads[0].split("\r\n")
+    assert {"authorization: bearer abc", "host: models.example", "content-type: application/json"} <= set(lines)
+    assert sum(line.startswith("host:") for line in lines) == 1
+    twice = subprocess.run([*command, "--header", "Connection: close"], cwd=tmp_path, capture_output=True, check=False)
+    assert twice.returncode == 2
 
 
 def test_a_load_that_nobody_answers_is_refused():

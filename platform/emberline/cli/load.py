@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from emberline.cli.options import DEFAULT_RECIPE, Set, find_recipe, require_at_least
+from emberline.cli.options import DEFAULT_RECIPE, Header, Set, find_recipe, require_at_least
 
 _MOST_REQUESTS = 10_000_000  # all of their times are kept
 
@@ -17,6 +17,7 @@ def load(
     recipe: Path = DEFAULT_RECIPE,
     settings: Set = (),
     unit_header: str = "x-unit-id",
+    header: Header = (),
     even: bool = False,
     seed: int = 0,
     timeout_s: float = 15.0,
@@ -47,13 +48,15 @@ def load(
     from rich.console import Console
     from rich.table import Table
 
+    from emberline.client import read_headers
     from emberline.errors import InvalidSetting
     from emberline.load import bodies, drive, latency
-    from emberline.load.connection import Target
+    from emberline.load.connection import OWN_HEADERS, Target
     from emberline.recipe import load_recipe
     from emberline.runlog import RunLog, warn
 
     _check(rate, seconds, url, timeout_s=timeout_s, max_connections=max_connections, seed=seed)
+    headers = read_headers("load", header, but=(unit_header, *OWN_HEADERS))
     known = None if files and model else load_recipe(path := find_recipe(recipe), settings)
     if model is None:
         if known is None or known.archive is None:
@@ -67,7 +70,7 @@ def load(
         assert known is not None  # noqa: S101 - read above, as there are no files
         sent = bodies.from_rows(data.load(known.data, path.parent).validation)
     parts = urlsplit(url)
-    target = Target(parts.hostname or "127.0.0.1", parts.port or 80, f"/predictions/{model}")
+    target = Target(parts.hostname or "127.0.0.1", parts.port or 80, f"/predictions/{model}", headers)
     due = drive.arrivals(rate, seconds, seed=seed, even=even)
     log = RunLog()
     log.say(f"{len(due)} requests in {seconds:g} s to {url}{target.path}, {len(sent)} bodies in turns")

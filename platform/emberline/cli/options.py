@@ -13,6 +13,10 @@ Set = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative="", help="key.path=value laid over the recipe, typed by its models; repeatable"),
 ]
+Header = Annotated[
+    tuple[str, ...],
+    Parameter(name="--header", negative="", help="`Name: value`, sent with every request; repeatable"),
+]
 DEFAULT_RECIPE = Path("recipes/digits.yaml")
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from emberline.cli.options import Header
+
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _HINT = 'a JSON file such as {"pixels": [[…]]}, an image, or - for stdin'
 
@@ -17,6 +19,8 @@ def predict(
     url: str = "http://127.0.0.1:8080",
     model: str = "digits",
     unit: str | None = None,
+    unit_header: str = "x-unit-id",
+    header: Header = (),
     timeout_s: float = 10.0,
 ) -> None:
     """Send one file to the router and print the answer as JSON.
@@ -26,16 +30,18 @@ def predict(
         url: The router's address.
         model: The model's name at the router.
         unit: Whom the request is for; the same unit always meets the same variant. A new one is made up when absent.
+        unit_header: Header that says whom the request is for.
         timeout_s: Seconds that each try may take.
     """
     import orjson
 
-    from emberline.client import Client
+    from emberline.client import Client, read_headers
 
+    headers = read_headers("predict", header, but=(unit_header, "content-length", "transfer-encoding"))
     if unit is None:
         unit = f"predict-{uuid.uuid4().hex[:8]}"
         print(f"asking as a new unit, {unit}; --unit {unit} meets the same variant again", file=sys.stderr)
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, headers=headers, unit_header=unit_header, timeout_s=timeout_s) as client:
         answer = client.predict(model, _content(file), unit=unit)
     if answer.version is not None:
         print(f"version {answer.version}, variant {answer.variant}, request {answer.request_id}", file=sys.stderr)

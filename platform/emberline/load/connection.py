@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 # of an answer's head in lower case
@@ -10,15 +11,21 @@ _STATUS = re.compile(rb"(http/1\.[01]) (\d{3})[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r")
 _CLOSE = re.compile(rb"\r\nconnection:[^\r]*\bclose\b")
 _KEEP_ALIVE = re.compile(rb"\r\nconnection:[^\r]*\bkeep-alive\b")
+OWN_HEADERS = ("content-length", "transfer-encoding", "connection")  # which this module answers for
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go."""
+    """Where requests go.
+
+    Attributes:
+        headers: sent with each, in place of those of the same name that are sent anyway.
+    """
 
     host: str
     port: int
     path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, body: bytes, content_type: str = "application/json", headers: str = "") -> bytes:
         """A whole POST as it travels.
@@ -26,9 +33,10 @@ class Target:
         Args:
             headers: further ones, each ended by CRLF.
         """
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nContent-Type: {content_type}\r\n{headers}"
-        )
+        sent = {"host": f"{self.host}:{self.port}", "content-type": content_type}
+        sent |= {name.lower(): value for name, value in self.headers.items()}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        head = f"POST {self.path} HTTP/1.1\r\n{lines}{headers}"
         return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
