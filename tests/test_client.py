@@ -91,6 +91,14 @@ def test_headers_go_with_every_call_and_the_unit_in_its_own(router):
     assert "x-unit-id" not in sent[0]
 
 
+def test_units_and_headers_may_hold_any_text(router):
+    with Client(router.url, headers={"x-name": "Zoë"}) as client:
+        client.predict("digits", {}, unit="Zoë")
+        client.predict("photos", PNG, unit="李")
+    sent = [(one[2]["x-unit-id"], one[2]["x-name"]) for one in router.seen]  # which http.server reads as Latin-1
+    assert [tuple(text.encode("latin-1").decode() for text in one) for one in sent] == [("Zoë", "Zoë"), ("李", "Zoë")]
+
+
 def test_open_inference_call_returns_tensors_by_name(router):
     outputs = [{"name": "scores", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 0.75]}]
     router.script = [(200, {}, {"model_name": "digits", "model_version": "1.0", "id": "a", "outputs": outputs})]

@@ -174,7 +174,7 @@ class Client:
     ) -> None:
         self.url, self._unit_header = url.rstrip("/"), unit_header
         self._max_tries, self._max_wait_s = max_tries, max_wait_s
-        self._http = httpx.Client(timeout=timeout_s, headers=headers)
+        self._http = httpx.Client(timeout=timeout_s, headers=_in_bytes(headers or {}))
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +203,7 @@ class Client:
         path = f"/predictions/{quote(model, safe='')}"
         headers = self._headers(unit)
         if isinstance(instance, bytes):
-            given = {"content-type": "application/octet-stream"} if "content-type" not in self._http.headers else {}
+            given = {b"content-type": b"application/octet-stream"} if "content-type" not in self._http.headers else {}
             return _answer(self._post(path, {**given, **headers}, content=instance))
         body = instance if isinstance(instance, Mapping) else {"instances": list(instance)}
         return _answer(self._post(path, headers, json=body))
@@ -244,10 +244,10 @@ class Client:
         answer = self._post("/v1/outcomes", {}, json={"outcomes": [outcome.as_json() for outcome in outcomes]})
         return int(answer.json()["accepted"])
 
-    def _headers(self, unit: str | None) -> dict[str, str]:
-        return {self._unit_header: unit} if unit is not None else {}
+    def _headers(self, unit: str | None) -> dict[bytes, bytes]:
+        return _in_bytes({self._unit_header: unit} if unit is not None else {})
 
-    def _post(self, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+    def _post(self, path: str, headers: Mapping[bytes, bytes], **content: Any) -> httpx.Response:
         url = self.url + path
         for number in range(1, self._max_tries + 1):
             last = number == self._max_tries
@@ -274,6 +274,11 @@ class Client:
         if asked is not None:
             return asked
         return min(self._max_wait_s, _FIRST_BACK_OFF_S * 2.0 ** (number - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - spread, no secret
+
+
+def _in_bytes(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """As they travel: of text, httpx sends ASCII alone."""
+    return {name.encode(): value.encode() for name, value in headers.items()}
 
 
 def seconds_of(retry_after: str | None) -> float | None:
