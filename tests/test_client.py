@@ -11,7 +11,7 @@ from email.utils import formatdate
 import pytest
 
 from emberline import process
-from emberline.client import Client, NoAnswer, Outcome, RequestRefused, Tensor, read_headers
+from emberline.client import Client, NoAnswer, Outcome, RequestRefused, Tensor, UnusableAnswer, read_headers
 from emberline.errors import InvalidOption
 
 PNG = b"\x89PNG\r\n\x1a\n...."
@@ -178,10 +178,32 @@ def test_nobody_listening_is_told_after_the_tries():
         client.predict("digits", {})
 
 
-def test_answer_that_is_no_json_object_is_told(router):
+def test_answer_that_is_no_json_is_told(router):
     router.script = [(200, {}, b"<html>")]
-    with Client(router.url) as client, pytest.raises(NoAnswer, match="no JSON"):
+    with Client(router.url) as client, pytest.raises(UnusableAnswer, match="no JSON: '<html>'"):
         client.predict("digits", {})
+
+
+@pytest.mark.parametrize("body", [[{"person": [1, 2, 3, 4], "score": 0.9}], "3", 7, None])
+def test_any_json_is_an_answer(router, tmp_path, body):
+    router.script = [(200, {"x-variant": "int8"}, json.dumps(body).encode())]
+    with Client(router.url) as client:
+        answer = client.predict("digits", {})
+    assert (answer.body, answer.variant) == (body, "int8")
+    (tmp_path / "x.json").write_text("{}")
+    assert json.loads(run_predict(tmp_path / "x.json", "--url", router.url).stdout) == body
+
+
+@pytest.mark.parametrize(
+    "body", [{"label": "3"}, [1], 7, {"outputs": [1]}, {"outputs": [{"name": "a"}]}, {"outputs": 3}]
+)
+def test_what_is_no_answer_of_the_call_is_told(router, body):
+    router.script = [(200, {}, body)]
+    with Client(router.url) as client:
+        with pytest.raises(UnusableAnswer, match="none of the Open Inference Protocol"):
+            client.infer("digits", [])
+        with pytest.raises(UnusableAnswer, match="no number of outcomes"):
+            client.post_outcomes([])
 
 
 def run_predict(*arguments, stdin=b""):

@@ -53,6 +53,14 @@ class NoAnswer(EmberlineError):
         super().__init__(f"gave no answer: {why}", place=url, hint="is the router up? emberline status tells")
 
 
+class UnusableAnswer(EmberlineError):
+    """An answer came, and its body is not what this call is answered with."""
+
+    def __init__(self, url: str, why: str) -> None:
+        hint = "does a model's own handler answer there, or something else than the router?"
+        super().__init__(f"answered what cannot be used: {why}", place=url, hint=hint)
+
+
 def check_url(verb: str, option: str, given: str, *, hint: str) -> None:
     """Text that is no address is asked for ever, and never answers.
 
@@ -95,12 +103,13 @@ class Answer:
     """A prediction, with what the router says of it.
 
     Attributes:
-        body: the model's JSON object: `label`, `score`, `scores`, or `predictions`, a list of such objects.
+        body: JSON as the model's handler answers it; Emberline's own answer an object, such as of `label`, `score` and
+            `scores`, or of `predictions`, a list of such objects.
         variant, version, config_version: of the experiment that the request fell into; None outside of one.
         request_id: to be named by outcomes of this one request.
     """
 
-    body: dict[str, Any]
+    body: Any
     variant: str | None = None
     version: str | None = None
     config_version: str | None = None
@@ -199,6 +208,7 @@ class Client:
         Raises:
             RequestRefused: the answer was an error, of its last try where there were several.
             NoAnswer: nobody answered, or not in time.
+            UnusableAnswer: the answer is no JSON.
         """
         path = f"/predictions/{quote(model, safe='')}"
         headers = self._headers(unit)
@@ -220,29 +230,29 @@ class Client:
 
         Raises:
             RequestRefused, NoAnswer: as for `predict`.
+            UnusableAnswer: the answer is none of the protocol.
         """
         body = {**({"id": id} if id is not None else {}), "inputs": [tensor.as_json() for tensor in inputs]}
         headers = self._headers(unit)
-        answer = _answer(self._post(f"/v2/models/{quote(model, safe='')}/infer", headers, json=body))
-        outputs = [
-            Tensor(one["name"], tuple(one["shape"]), one["datatype"], one["data"]) for one in answer.body["outputs"]
-        ]
-        return Inference(
-            model=answer.body["model_name"],
-            model_version=answer.body["model_version"],
-            outputs={tensor.name: tensor for tensor in outputs},
-            id=answer.body.get("id"),
-            answer=answer,
-        )
+        path = f"/v2/models/{quote(model, safe='')}/infer"
+        answer = _answer(self._post(path, headers, json=body))
+        try:
+            return _inference(answer)
+        except (KeyError, TypeError, AttributeError) as error:
+            why = f"none of the Open Inference Protocol: {str(answer.body)[:200]}"
+            raise UnusableAnswer(self.url + path, why) from error
 
     def post_outcomes(self, outcomes: Sequence[Outcome]) -> int:
         """Hands outcomes in; returns how many were accepted. Safe to repeat: an event id counts once.
 
         Raises:
             RequestRefused, NoAnswer: as for `predict`.
+            UnusableAnswer: the answer does not say how many.
         """
-        answer = self._post("/v1/outcomes", {}, json={"outcomes": [outcome.as_json() for outcome in outcomes]})
-        return int(answer.json()["accepted"])
+        answer = _answer(self._post("/v1/outcomes", {}, json={"outcomes": [outcome.as_json() for outcome in outcomes]}))
+        if not isinstance(answer.body, dict) or not isinstance(accepted := answer.body.get("accepted"), int):
+            raise UnusableAnswer(f"{self.url}/v1/outcomes", f"no number of outcomes accepted: {str(answer.body)[:200]}")
+        return accepted
 
     def _headers(self, unit: str | None) -> dict[bytes, bytes]:
         return _in_bytes({self._unit_header: unit} if unit is not None else {})
@@ -299,9 +309,7 @@ def _answer(response: httpx.Response) -> Answer:
     try:
         body = response.json()
     except ValueError as error:
-        raise NoAnswer(url, f"its body is no JSON: {response.text[:200]!r}") from error
-    if not isinstance(body, dict):
-        raise NoAnswer(url, f"its body is a JSON {type(body).__name__}, not an object")
+        raise UnusableAnswer(url, f"no JSON: {response.text[:200]!r}") from error
     headers = response.headers
     return Answer(
         body,
@@ -309,6 +317,19 @@ def _answer(response: httpx.Response) -> Answer:
         version=headers.get("x-model-version"),
         config_version=headers.get("x-config-version"),
         request_id=headers.get("x-request-id"),
+    )
+
+
+def _inference(answer: Answer) -> Inference:
+    """Raises KeyError, TypeError or AttributeError where the body is none."""
+    body = answer.body
+    outputs = [Tensor(one["name"], tuple(one["shape"]), one["datatype"], one["data"]) for one in body["outputs"]]
+    return Inference(
+        model=body["model_name"],
+        model_version=body["model_version"],
+        outputs={tensor.name: tensor for tensor in outputs},
+        id=body.get("id"),
+        answer=answer,
     )
 
 
