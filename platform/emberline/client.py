@@ -4,8 +4,9 @@
         answer = client.predict("digits", {"pixels": pixels}, unit="customer-17")
         print(answer.body["label"], answer.version)
 
-Every call has a deadline for each try and a bounded number of tries. A try is repeated only where that cannot do harm:
-after 429 and 503, as long after them as `Retry-After` asks, and where no connection came about at all.
+Every call has a bounded number of tries, and each ends where the router is silent for too long. A try is repeated
+only where that cannot do harm: after 429 and 503, as long after them as `Retry-After` asks, and where no connection
+came about at all.
 """
 
 import random
@@ -166,7 +167,8 @@ class Client:
     Args:
         headers: sent with every call, such as an API key's.
         unit_header: that says whom a request is for, as the Experiment names it.
-        timeout_s: of each try.
+        timeout_s: longest silence of a try: until it is connected, and between two pieces of what is sent or read. An
+            answer that comes in pieces may take longer as a whole.
         max_tries: tries of one call, the first included.
         max_wait_s: longest wait between two tries; a `Retry-After` beyond it ends the call with the error at hand.
     """

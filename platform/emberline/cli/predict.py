@@ -31,7 +31,7 @@ def predict(
         model: The model's name at the router.
         unit: Whom the request is for; the same unit always meets the same variant. A new one is made up when absent.
         unit_header: Header that says whom the request is for.
-        timeout_s: Seconds that each try may take.
+        timeout_s: Seconds of silence after which a try is given up.
     """
     import orjson
 
