@@ -15,7 +15,7 @@ from emberline.compress.stages.prune import prune
 from emberline.compress.stages.quantize import quantize
 from emberline.compress.state import State
 from emberline.compress.target import Target, parse_capability
-from emberline.errors import EmberlineError, InvalidCombination, MissingTool, StageFailed
+from emberline.errors import EmberlineError, InvalidCombination, InvalidSetting, MissingTool, StageFailed
 from emberline.models.mlp import mlp
 from emberline.recipe import Export, Prune, Quantize, load_recipe
 
@@ -80,6 +80,16 @@ def test_fp8_promises_linear_layers_and_leaves_out_those_that_are_skipped(traine
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     after = quantize(State(net.eval()), Quantize(stage="quantize", precision="fp8", skip_layers=("3",)), context)
     assert (after.precision, after.int8_layers, after.quantized) == ("fp8", ("1",), None)
+
+
+def test_a_skipped_parent_keeps_all_its_layers_out_of_fp8(trained_run):
+    context = trained_run.context()
+    context.target = Target(vnni=None, compiler=True, device="cuda", capability=(8, 9))
+    net = torch.nn.Sequential(torch.nn.Flatten(), mlp(64, 32, (32,)), torch.nn.Linear(32, 10)).eval()
+    after = quantize(State(net), Quantize(stage="quantize", precision="fp8", skip_layers=("1",)), context)
+    assert after.int8_layers == ("2",)
+    with pytest.raises(InvalidSetting, match="skip_layers is '0'; a layer that would be fp8"):
+        quantize(State(net), Quantize(stage="quantize", precision="fp8", skip_layers=("0",)), context)
 
 
 def test_two_of_four_zeros_become_sparse_kernels_in_halves_alone(trained_run):

@@ -99,6 +99,14 @@ def test_a_pattern_leaves_several_layers_out(trained_run):
     assert state.model.features[7].out_channels == 8
 
 
+@pytest.mark.parametrize("method", ["magnitude", "2:4"])
+def test_an_ignored_parent_keeps_the_weights_of_all_its_layers(trained_run, method):
+    settings = Prune(stage="prune", method=method, ignored_layers=("features",))
+    state = prune(State(digits_cnn(8)), settings, trained_run.context())
+    assert state.masked == ("classifier",)
+    assert all((layer.weight != 0).all() for layer in state.model.features if has_matrix(layer))
+
+
 def test_layers_that_are_all_ignored_leave_no_zeros_to_set(trained_run):
     settings = Prune(stage="prune", method="magnitude", ignored_layers=("*",))
     with pytest.raises(StageFailed, match="found no layer"):

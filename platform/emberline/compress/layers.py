@@ -30,6 +30,11 @@ def matching(model: nn.Module, patterns: Iterable[str], *, stage: str, key: str)
     return found
 
 
+def within(name: str, those: Iterable[str]) -> bool:
+    """Whether a layer is one of those, or a part of one."""
+    return any(name == one or name.startswith(f"{one}.") for one in those)
+
+
 def kept_whole(model: nn.Module) -> list[nn.Module]:
     """Layers that the model's own parts name in `keep_whole`: their forward relies on the widths."""
     found: list[nn.Module] = []

@@ -31,7 +31,7 @@ def set_zeros(model: nn.Module, settings: Prune, context: Context) -> tuple[tupl
     """
     ignored = layers.matching(model, settings.ignored_layers, stage="prune", key="ignored_layers")
     chosen: dict[str, nn.Module] = {
-        n: m for n, m in model.named_modules() if isinstance(m, layers.WEIGHTED) and n not in ignored
+        n: m for n, m in model.named_modules() if isinstance(m, layers.WEIGHTED) and not layers.within(n, ignored)
     }
     skipped: list[str] = []
     if settings.method == "2:4":

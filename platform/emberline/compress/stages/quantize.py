@@ -83,8 +83,9 @@ def _fp8(state: State, settings: Quantize, context: Context) -> State:
     """
     gpu.require(context.target.capability, "fp8")
     model, tables = with_int8_tables(state.model) if settings.embeddings == "int8" else (state.model, ())
-    skipped = layers.matching(model, settings.skip_layers, stage="quantize", key="skip_layers")
-    chosen = tuple(n for n, one in model.named_modules() if isinstance(one, nn.Linear) and n not in skipped)
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    skipped = _named(model, linear, settings)
+    chosen = tuple(name for name in linear if name not in skipped)
     if not chosen:
         raise StageFailed("quantize", "the model has no linear layer for fp8 to quantize", hint="bf16 takes any layer")
     note = {"precision": "fp8", "int8_tables": tables, "fp8_layers": chosen}
@@ -96,8 +97,7 @@ def _left(model: nn.Module, promised: list[str]) -> list[str]:
     return [
         f"{name or type(layer).__name__} ({type(layer).__name__})"
         for name, layer in model.named_modules()
-        if any(one.dim() > 1 for one in layer.parameters(recurse=False))
-        and not any(name == one or name.startswith(f"{one}.") for one in promised)
+        if any(one.dim() > 1 for one in layer.parameters(recurse=False)) and not layers.within(name, promised)
     ]
 
 
@@ -120,15 +120,16 @@ def _named(model: nn.Module, promised: list[str], settings: Quantize) -> list[st
     """Promised layers that `skip_layers` names, or whose parent it names.
 
     Raises:
-        InvalidSetting: one of its patterns means no layer, or none that would be int8.
+        InvalidSetting: one of its patterns means no layer, or none that would be quantized.
     """
     found: list[str] = []
     for pattern in settings.skip_layers:
         meant = layers.matching(model, [pattern], stage="quantize", key="skip_layers")
-        under = [name for name in promised if any(name == one or name.startswith(f"{one}.") for one in meant)]
+        under = [name for name in promised if layers.within(name, meant)]
         if not under:
+            kind = "fp8" if settings.precision == "fp8" else "int8"
             hint = f"those are {', '.join(dict.fromkeys(promised))}; `embeddings: float` keeps tables of embeddings"
-            raise InvalidSetting("stage quantize", "skip_layers", pattern, "a layer that would be int8", hint=hint)
+            raise InvalidSetting("stage quantize", "skip_layers", pattern, f"a layer that would be {kind}", hint=hint)
         found += under
     return [name for name in promised if name in found]
 
