@@ -68,6 +68,28 @@ def test_zeros_outlast_finetuning_and_the_disk(trained_run, tmp_path):
     assert not any(name.endswith("_orig") for name, _ in again.model.named_parameters())
 
 
+@pytest.mark.parametrize("first", ["magnitude", "2:4"])
+def test_zeros_outlast_a_second_pruning_and_what_is_trained_after_it(trained_run, first):
+    context = trained_run.context()
+    second = Prune(stage="prune", method="2:4" if first == "magnitude" else "magnitude", ignored_layers=("classifier",))
+    state = prune(State(digits_cnn(8)), Prune(stage="prune", method=first), context)
+    state = prune(state, second, context)
+    assert "classifier" in state.masked
+    before = zeros(state)
+    assert zeros(finetune(state, Finetune(stage="finetune", epochs=1), context)) == before
+
+
+@pytest.mark.long
+def test_zeros_outlast_movement_pruning_and_count_in_its_share(trained_run):
+    context = trained_run.context()
+    state = prune(State(digits_cnn(8)), Prune(stage="prune", method="magnitude", ratio=0.5), context)
+    before = {name: state.model.get_submodule(name).weight == 0 for name in state.masked}
+    settings = Prune(stage="prune", method="movement", ratio=0.6, epochs=1, ignored_layers=("features.0",))
+    after = prune(state, settings, context)
+    assert all((after.model.get_submodule(name).weight[held] == 0).all() for name, held in before.items())
+    assert after.note["sparsity"] == pytest.approx(0.6, abs=0.02)
+
+
 @pytest.mark.long
 def test_movement_pruning_ends_with_the_share_asked_for(trained_run):
     settings = Prune(stage="prune", method="movement", ratio=0.6, epochs=1)

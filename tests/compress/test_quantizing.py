@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from emberline.compress.aware import First
+from emberline.compress.aware import First, _control, _trained_aware
 from emberline.compress.embeddings import with_int8_tables
 from emberline.compress.sensitivity import sensitivity
 from emberline.compress.smooth import smoothed
+from emberline.compress.stages.prune import prune
 from emberline.compress.stages.quantize import quantize
 from emberline.compress.state import State, read_state, write_state
+from emberline.compress.static_int8 import Int8
 from emberline.errors import InvalidSetting, StageFailed
 from emberline.models.digits import digits_cnn
 from emberline.models.encoder import encoder
-from emberline.recipe import Quantize, load_recipe
+from emberline.recipe import AwareTraining, Prune, Quantize, load_recipe
 
 
 def distance(state, example):
@@ -130,6 +132,22 @@ def test_training_aware_of_quantization_is_held_against_a_control_of_equal_cost(
     accuracies = {name: facts[name] for name in ("after_training", "aware", "control")}
     assert facts["kept"] == max(accuracies, key=lambda name: accuracies[name])
     assert distance(state, context.example(8)) < 0.2  # the float model beside it has the weights that were trained
+
+
+@pytest.mark.long
+def test_zeros_outlast_training_aware_of_quantization_and_its_control(trained_run):
+    context, settings = trained_run.context(), AwareTraining(above=-1, epochs=1, learning_rate=0.001)
+    splits = context.splits
+    context.splits = replace(splits, train=First(splits.train, 192), validation=First(splits.validation, 64))
+    state = prune(State(digits_cnn(8)), Prune(stage="prune", method="magnitude", ratio=0.7), context)
+    before = {name: int((state.model.get_submodule(name).weight == 0).sum()) for name in state.masked}
+    rows = [torch.from_numpy(array) for array in context.training_rows(64)]
+    trained = {
+        "aware": _trained_aware(state, state.model, settings, Int8(context, rows)),
+        "control": _control(state, state.model, settings, Int8(context, rows), 1),
+    }
+    for one in trained.values():
+        assert {name: int((one.model.get_submodule(name).weight == 0).sum()) for name in one.masked} == before
 
 
 def test_a_model_without_embeddings_has_none_to_quantize(trained_run):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from emberline.compress.context import Context
+from emberline.compress.masks import zeros_kept
 from emberline.compress.program import trace
 from emberline.compress.state import State
 from emberline.compress.static_int8 import Int8, quiet, run
@@ -63,14 +64,14 @@ def _accuracy(state: State, context: Context) -> float:
 def _trained_aware(after: State, model: nn.Module, settings: AwareTraining, int8: Int8) -> State:
     trained = copy.deepcopy(after.model)
     prepared = prepare_aware(model, int8.quantizer(aware=True), int8)
-    train(prepared, settings, int8.context, settings.epochs)
+    train(prepared, settings, int8.context, settings.epochs, masked=after.masked)
     take_weights(trained, prepared)
     return after.after(model=trained.eval(), quantized=int8.converted(prepared))
 
 
 def _control(after: State, model: nn.Module, settings: AwareTraining, int8: Int8, epochs: int) -> State:
     longer, trained = copy.deepcopy(model), copy.deepcopy(after.model)
-    train(longer, settings, int8.context, epochs)
+    train(longer, settings, int8.context, epochs, masked=after.masked)
     take_weights(trained, longer)
     return after.after(model=trained.eval(), quantized=int8.program(int8.graph(longer.eval())))
 
@@ -109,9 +110,18 @@ def take_weights(model: nn.Module, trained_one: nn.Module) -> None:
 
 
 def train(
-    model: nn.Module, settings: AwareTraining, context: Context, epochs: int, splits: Splits | None = None
+    model: nn.Module,
+    settings: AwareTraining,
+    context: Context,
+    epochs: int,
+    *,
+    masked: tuple[str, ...] = (),
+    splits: Splits | None = None,
 ) -> None:
-    with context.log.progress("quantize", total=None) as advance:
+    """Args:
+    masked: layers whose zeros stay zero.
+    """
+    with context.log.progress("quantize", total=None) as advance, zeros_kept(model, masked):
         finetune(
             model, context.recipe, splits or context.splits, epochs=epochs, learning_rate=settings.learning_rate,
             search=context.search, progress=lambda _step, steps, loss: advance(1, steps, loss=loss),
@@ -124,7 +134,7 @@ def _epoch_seconds(model: nn.Module, settings: AwareTraining, context: Context) 
     size = min(len(whole.train), _TIMED_STEPS * context.recipe.train.rows_per_batch)
     few = replace(whole, train=First(whole.train, size), validation=First(whole.validation, 1))
     begin = time.process_time()
-    train(copy.deepcopy(model), settings, context, 1, few)
+    train(copy.deepcopy(model), settings, context, 1, splits=few)
     return (time.process_time() - begin) * len(whole.train) / size
 
 

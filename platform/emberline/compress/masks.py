@@ -22,8 +22,13 @@ _GROUP, _ZEROS = 4, 2  # two of every four inputs
 _CUTS = 10  # how often movement pruning sets more weights to zero
 
 
-def set_zeros(model: nn.Module, settings: Prune, context: Context) -> tuple[tuple[str, ...], dict[str, Any]]:
+def set_zeros(
+    model: nn.Module, settings: Prune, context: Context, masked: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Prunes in place: names of the layers whose zeros shall stay, and what to report.
+
+    Args:
+        masked: layers whose zeros are there to stay already.
 
     Raises:
         InvalidSetting: an ignored layer is not there.
@@ -42,25 +47,27 @@ def set_zeros(model: nn.Module, settings: Prune, context: Context) -> tuple[tupl
     if not chosen:
         hint = "ignored_layers leaves none" if ignored else "the model has no convolution or linear layer"
         raise StageFailed("prune", f"method {settings.method} found no layer to set zeros in", hint=hint)
-    _METHODS[settings.method](model, chosen, settings, context)
+    with zeros_kept(model, tuple(name for name in masked if name not in chosen)):
+        _METHODS[settings.method](model, chosen, settings, context)
     kept = [layer.get_parameter("weight") for layer in chosen.values()]
     zeros, weights = sum(int((one == 0).sum()) for one in kept), sum(one.numel() for one in kept)
     facts = {"method": settings.method, "zeros": zeros, "of": weights, "sparsity": zeros / weights}
-    return tuple(chosen), {**facts, "left_dense": skipped} if skipped else facts
+    return tuple(dict.fromkeys((*masked, *chosen))), {**facts, "left_dense": skipped} if skipped else facts
 
 
 @contextmanager
 def zeros_kept(model: nn.Module, masked: tuple[str, ...]) -> Iterator[None]:
-    """While weights are trained inside: those that are zero in the masked layers stay zero."""
-    found = [model.get_submodule(name) for name in masked]
-    for layer in found:
-        weight = layer.get_parameter("weight")
-        prune.custom_from_mask(layer, "weight", (weight != 0).to(weight.dtype))
+    """While weights are trained inside: those that are zero in the masked layers stay zero.
+
+    By their gradients, so that it holds for a traced graph as well, which reads weights past the layers.
+    """
+    weights = [model.get_submodule(name).get_parameter("weight") for name in masked]
+    hooks = [one.register_hook((one.detach() != 0).to(one.dtype).mul) for one in weights if one.requires_grad]  # type: ignore[no-untyped-call]  # torch ships it without types
     try:
         yield
     finally:
-        for layer in found:
-            prune.remove(layer, "weight")
+        for hook in hooks:
+            hook.remove()
 
 
 def _magnitude(_model: nn.Module, chosen: dict[str, nn.Module], settings: Prune, _context: Context) -> None:
@@ -97,13 +104,13 @@ def is_two_of_four(model: nn.Module, masked: tuple[str, ...]) -> bool:
 def _movement(model: nn.Module, chosen: dict[str, nn.Module], settings: Prune, context: Context) -> None:
     """The weights that training moves towards zero: scores add up minus weight·gradient, the least go, more and more.
 
-    Once zero a weight stays zero. The share follows Zhu and Gupta's cubic schedule and ends after three quarters of the
-    steps, so that the rest can settle.
+    Once zero a weight stays zero, those that were zero before among them, which count. The share follows Zhu and
+    Gupta's cubic schedule and ends after three quarters of the steps, so that the rest can settle.
     Source: Sanh et al., Movement Pruning: Adaptive Sparsity by Fine-Tuning (2020), equation 5.
     """
     pairs = [(layer, "weight") for layer in chosen.values()]
     for layer, _ in pairs:
-        prune.identity(layer, "weight")
+        prune.custom_from_mask(layer, "weight", (layer.get_parameter("weight") != 0).float())
     scores = {pair: torch.zeros_like(getattr(pair[0], "weight_orig")) for pair in pairs}  # noqa: B009 - torch made it
     total = sum(score.numel() for score in scores.values())
     cut = 0
@@ -123,7 +130,7 @@ def _movement(model: nn.Module, chosen: dict[str, nn.Module], settings: Prune, c
                 pairs,
                 pruning_method=prune.L1Unstructured,
                 importance_scores=_above_zero(scores),
-                amount=wanted - already,
+                amount=max(0, wanted - already),
             )
 
     train(model, settings, context, after_step)

@@ -53,7 +53,9 @@ def _on_gpu(state: State, context: Context) -> nn.Module:
     model = copy.deepcopy(state.model).eval()
     if state.int8_tables:
         model, _ = with_int8_tables(model)
-    sparse, reason = gpu.is_sparse(state.masked, state.precision, is_two_of_four(model, state.masked))
+    # of all that pruning set zeros in, layers of two in every four: others may have been pruned by magnitude before
+    twos = tuple(name for name in state.masked if is_two_of_four(model, (name,)))
+    sparse, reason = gpu.is_sparse(twos, state.precision, bool(twos))
     if reason:
         context.log.say(f"export: {reason}")
     if sparse:
@@ -61,7 +63,7 @@ def _on_gpu(state: State, context: Context) -> nn.Module:
     if state.precision in TYPES:
         half = Half(model, TYPES[state.precision]).cuda()
         if sparse:
-            _make_sparse(half.model, state.masked)
+            _make_sparse(half.model, twos)
         return half
     model = model.cuda()
     if state.precision in ("int8", "fp8"):

@@ -24,7 +24,7 @@ def prune(state: State, settings: Prune, context: Context) -> State:
     model = state.model.eval()
     require_forward(model, context.example(2), "prune")
     if settings.method != "structured":
-        masked, note = masks.set_zeros(model, settings, context)
+        masked, note = masks.set_zeros(model, settings, context, state.masked)
         return state.after(model=model, masked=masked, note=note)
     if settings.round_to == "measured":
         multiple, measured = choose_multiple(model, settings, context)
