@@ -1,12 +1,13 @@
 """Programs in fewer bits: what is int8 in them, what stays, how near they answer."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from emberline.compress.aware import First, _control, _trained_aware
+from emberline.compress.aware import First, _control, _trained_aware, take_weights
 from emberline.compress.embeddings import with_int8_tables
 from emberline.compress.sensitivity import sensitivity
 from emberline.compress.smooth import smoothed
@@ -148,6 +149,19 @@ def test_zeros_outlast_training_aware_of_quantization_and_its_control(trained_ru
     }
     for one in trained.values():
         assert {name: int((one.model.get_submodule(name).weight == 0).sum()) for name in one.masked} == before
+
+
+def test_weights_that_were_trained_smoothed_are_scaled_back_for_the_float_model(trained_run):
+    context = trained_run.context()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    rows = [torch.from_numpy(array) for array in context.training_rows(64)]
+    changed, _ = smoothed(model, rows, 0.5)
+    for trained in (changed, Int8(context, rows).graph(changed)):
+        taken = copy.deepcopy(model)
+        with torch.no_grad():
+            taken[1].weight.zero_()
+            take_weights(taken, trained)
+            torch.testing.assert_close(taken(*rows), model(*rows), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_without_embeddings_has_none_to_quantize(trained_run):

@@ -15,6 +15,7 @@ from torch import nn
 from emberline.compress.context import Context
 from emberline.compress.masks import zeros_kept
 from emberline.compress.program import trace
+from emberline.compress.smooth import INVERSE
 from emberline.compress.state import State
 from emberline.compress.static_int8 import Int8, quiet, run
 from emberline.data import Instance, Rows, Splits
@@ -94,6 +95,8 @@ def prepare_aware(model: nn.Module, quantizer: Any, int8: Int8) -> torch.fx.Grap
 def take_weights(model: nn.Module, trained_one: nn.Module) -> None:
     """Copies what was trained, by name; a table that was int8 while training has not changed and is not there.
 
+    Weights that were smoothed for training are scaled back: the copy has nothing that would undo it.
+
     Raises:
         StageFailed: another weight has no namesake.
     """
@@ -106,7 +109,9 @@ def take_weights(model: nn.Module, trained_one: nn.Module) -> None:
         raise StageFailed("quantize", f"weights {', '.join(missing[:4])} are not in the training graph by name")
     with torch.no_grad():
         for name, tensor in named.items():
-            tensor.copy_(trained[name])
+            inverse = f"{name.removesuffix('weight')}{INVERSE}"
+            smooth = name.endswith(".weight") and inverse in trained and inverse not in named
+            tensor.copy_(trained[name] * trained[inverse] if smooth else trained[name])
 
 
 def train(

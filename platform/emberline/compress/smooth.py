@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+INVERSE = "inverse"  # the buffer of a smoothed layer that its input is multiplied by
+
 
 def _divide_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return inputs[0] * layer.get_buffer("inverse"), *inputs[1:]
+    return inputs[0] * layer.get_buffer(INVERSE), *inputs[1:]
 
 
 def smoothed(model: nn.Module, rows: Sequence[torch.Tensor], alpha: float) -> tuple[nn.Module, dict[str, Any]]:
@@ -29,7 +31,7 @@ def smoothed(model: nn.Module, rows: Sequence[torch.Tensor], alpha: float) -> tu
         with torch.no_grad():
             layer.weight.mul_(scale)
         # a hook, since the quantizer knows linear layers by their class
-        layer.register_buffer("inverse", 1 / scale)
+        layer.register_buffer(INVERSE, 1 / scale)
         layer.register_forward_pre_hook(_divide_input)
     return changed.eval(), {"smoothed": len(names), "smooth": alpha}
 
