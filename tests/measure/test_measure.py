@@ -37,6 +37,15 @@ def test_rows_are_scored_by_the_package_itself(small_and_large, description):
     assert 0 < truth["small"].correct.sum() < 37
 
 
+def test_the_peak_of_memory_does_not_grow_with_the_rows_that_are_scored(small_and_large, description):
+    few, many = (np.zeros((count, 6), np.float32) for count in (37, 6_000_000))  # the larger of 144 MB
+    peaks = [
+        measure(candidates(small_and_large[:1], description), (1,), rounds=1, inputs=(rows,))["small"].memory_mb
+        for rows in (few, many)
+    ]
+    assert peaks[1] == pytest.approx(peaks[0], abs=40)
+
+
 def test_speedup_is_the_median_of_rounds_not_the_ratio_of_medians():
     baseline = Timing(1, np.array([10.0, 100.0, 10.0]), np.zeros(3))
     candidate = Timing(1, np.array([5.0, 50.0, 20.0]), np.zeros(3))

@@ -28,7 +28,7 @@ def batches_of(rows: Batch, size: int, texts: Sequence[int]) -> list[Batch]:
         texts: positions of the inputs that are texts; without any there is one batch, of the first rows.
     """
     if not texts:
-        return [tuple(np.ascontiguousarray(np.resize(array, (size, *array.shape[1:]))) for array in rows)]
+        return [tuple(np.ascontiguousarray(np.resize(array[:size], (size, *array.shape[1:]))) for array in rows)]
     count = max(_FEWEST, _ROWS // size)
     order = np.argsort(sum((rows[one] != 0).sum(axis=1) for one in texts), kind="stable")
     evenly = order[(2 * np.arange(count * size) + 1) * len(order) // (2 * count * size)]

@@ -142,10 +142,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="ember-measure-") as scratch:
         folder = Path(scratch)
-        rows = folder / "rows.npz" if inputs is not None else None
-        if rows is not None and inputs is not None:
-            arrays = {f"input{i:03}": array for i, array in enumerate(inputs)}
-            np.savez(rows, **arrays, **({} if labels is None else {"labels": labels}))  # type: ignore[arg-type]  # the stub takes no **dict of arrays
+        rows = None if inputs is None else _written(folder / "rows", inputs, labels)
         job = {
             "candidates": [one.to_json() for one in candidates],
             "batch_sizes": list(batch_sizes),
@@ -159,6 +156,16 @@ def measure(
         }
         raw = _run(folder, job, threads, log)
     return {one.name: _measured(one, raw[one.name]) for one in candidates}
+
+
+def _written(folder: Path, inputs: tuple[NDArray[Any], ...], labels: NDArray[Any] | None) -> Path:
+    """The folder with a file for each array, which the measuring process reads as far as it needs them."""
+    folder.mkdir()
+    for number, array in enumerate(inputs):
+        np.save(folder / f"input{number:03}.npy", array)
+    if labels is not None:
+        np.save(folder / "labels.npy", labels)
+    return folder
 
 
 def _place(device: str) -> dict[str, str]:

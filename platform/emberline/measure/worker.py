@@ -112,8 +112,8 @@ def score(model: Program, inputs: Batch, labels: NDArray[Any], task: Task, batch
     """How good the first output is for each row, 0 to 1, as `emberline.models.quality` has it."""
     scores: list[float] = []
     for start in range(0, len(labels), batch_size):
-        outputs = model(tuple(array[start : start + batch_size] for array in inputs))[0]
-        scores.extend(quality.of_rows(task, outputs, labels[start : start + batch_size]).tolist())
+        outputs = model(tuple(np.array(array[start : start + batch_size]) for array in inputs))[0]
+        scores.extend(quality.of_rows(task, outputs, np.array(labels[start : start + batch_size])).tolist())
     return scores
 
 
@@ -162,12 +162,16 @@ def _choose_module(one: dict[str, Any], rows: Batch) -> Chosen:
 
 
 def _rows(job: dict[str, Any]) -> tuple[Batch | None, NDArray[Any] | None]:
-    """Prepared rows and labels from the job's file; without one each artifact takes its own probe, without a label."""
-    if job["rows"]:
-        with np.load(job["rows"]) as arrays:
-            inputs = tuple(arrays[name] for name in sorted(arrays.files) if name != "labels")
-            return inputs, arrays["labels"] if "labels" in arrays.files else None
-    return None, None
+    """Prepared rows and labels from the job's folder; without one each artifact takes its own probe, without a label.
+
+    Rows stay on disk until they are used: a fork would count those in memory as a candidate's.
+    """
+    if job["rows"] is None:
+        return None, None
+    folder = Path(job["rows"])
+    labels = folder / "labels.npy"
+    inputs = tuple(np.load(path, mmap_mode="r") for path in sorted(folder.glob("input*.npy")))
+    return inputs, np.load(labels, mmap_mode="r") if labels.is_file() else None
 
 
 def _rows_for_modules(job: dict[str, Any]) -> Batch:
