@@ -43,6 +43,11 @@ def test_a_changed_stage_repeats_itself_and_those_after_it():
     assert changed(steps_of(INT8), steps_of(more_rows)) == ["quantize", "export"]
 
 
+def test_another_largest_batch_quantizes_anew_and_trains_no_more():
+    larger = [*INT8[:3], {"stage": "export", "max_batch": 128}]
+    assert changed(steps_of(INT8), steps_of(larger)) == ["quantize", "export"]
+
+
 def test_training_settings_matter_from_finetuning_on():
     assert changed(steps_of(INT8), steps_of(INT8, train={"batch_size": 32})) == ["finetune", "quantize", "export"]
 

@@ -71,8 +71,12 @@ def plan(
     require_order(name, variant)
     steps: list[Step] = []
     key = base
+    max_batch = next(stage.max_batch for stage in variant.stages if isinstance(stage, Export))
     for stage in variant.stages:
-        key = _key(key, stage.stage, stage, _also_reads(stage, recipe, settings, backends, search))
+        also = _also_reads(stage, recipe, settings, backends, search)
+        if isinstance(stage, Quantize):
+            also["max_batch"] = max_batch  # of the batch that its program is traced for
+        key = _key(key, stage.stage, stage, also)
         steps.append(Step(stage.stage, stage, key))
         if isinstance(stage, Prune):
             key = _key(key, "batch_norm", None, {})
