@@ -52,6 +52,16 @@ def test_training_settings_matter_from_finetuning_on():
     assert changed(steps_of(INT8), steps_of(INT8, train={"batch_size": 32})) == ["finetune", "quantize", "export"]
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_other_names_for_what_is_in_pictures_ask_for_another_probe_and_for_classes_they_do_not(task):
+    pictures = {"preprocessing": {"inputs": [{"name": "x", "kind": "image", "shape": [3, 8, 8]}]}}
+    before, after = (
+        steps_of(INT8, **pictures, labels=[name, "other"], train={"task": task}) for name in ("cat", "dog")
+    )
+    assert changed(before, after) == ["export"]
+    assert changed(steps_of(INT8, labels=["cat", "other"]), steps_of(INT8, labels=["dog", "other"])) == []
+
+
 def test_other_weights_change_everything():
     assert len(changed(steps_of(INT8), steps_of(INT8, base="other"))) == 5
 

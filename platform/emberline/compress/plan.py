@@ -15,7 +15,18 @@ from emberline.compress.sources import code_digest, files_digest, rows_digest
 from emberline.compress.target import Target
 from emberline.errors import InvalidSetting
 from emberline.paper import MANIFEST, digest_of
-from emberline.recipe import Compress, Distill, Export, ExportBackend, Prune, Quantize, Recipe, Section, Variant
+from emberline.recipe import (
+    PICTURE_TASKS,
+    Compress,
+    Distill,
+    Export,
+    ExportBackend,
+    Prune,
+    Quantize,
+    Recipe,
+    Section,
+    Variant,
+)
 
 _PACKAGE = Path(emberline.__file__).parent
 STATE = "state.json"  # what a finished step leaves in its folder of the cache
@@ -152,7 +163,10 @@ def _also_reads(
     stage: Section, recipe: Recipe, settings: Compress, backends: tuple[ExportBackend, ...], search: Path | None
 ) -> dict[str, Any]:
     if isinstance(stage, Export):
-        return {"batch_sizes": settings.batch_sizes, "threads": settings.threads, "backends": backends}
+        task = recipe.train.task
+        told = recipe.labels if task in PICTURE_TASKS else None  # by name in the probe's answer
+        measured = {"batch_sizes": settings.batch_sizes, "threads": settings.threads}
+        return {**measured, "backends": backends, "task": task, "labels": told}
     if isinstance(stage, Prune | Quantize) and not _trains(stage):
         return {}
     if isinstance(stage, Distill):
