@@ -14,10 +14,9 @@ INT8 = [
 ]
 
 
-def steps_of(stages, base="base", **recipe):
-    settings = parse_model(
-        Compress, {"artifacts": {"fp32": {"stages": [{"stage": "export"}]}, "int8": {"stages": stages}}}, "test"
-    )
+def steps_of(stages, base="base", compress=None, **recipe):
+    artifacts = {"fp32": {"stages": [{"stage": "export"}]}, "int8": {"stages": stages}}
+    settings = parse_model(Compress, {"artifacts": artifacts, **(compress or {})}, "test")
     raw = {
         "run": "test",
         "model": {"factory": "m:f"},
@@ -60,6 +59,13 @@ def test_other_names_for_what_is_in_pictures_ask_for_another_probe_and_for_class
     )
     assert changed(before, after) == ["export"]
     assert changed(steps_of(INT8, labels=["cat", "other"]), steps_of(INT8, labels=["dog", "other"])) == []
+
+
+def test_widths_found_by_timing_depend_on_the_batch_and_threads_that_are_timed():
+    timed = [{"stage": "prune", "round_to": "measured"}, *INT8[1:]]
+    for settings in ({"batch_sizes": [2]}, {"threads": 2}):
+        assert "prune" in changed(steps_of(timed), steps_of(timed, compress=settings))
+        assert changed(steps_of(INT8), steps_of(INT8, compress=settings)) == ["export"]
 
 
 def test_other_weights_change_everything():

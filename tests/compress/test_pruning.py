@@ -10,6 +10,7 @@ from emberline.compress.masks import two_of_four
 from emberline.compress.stages.finetune import finetune
 from emberline.compress.stages.prune import prune
 from emberline.compress.state import State, read_state, write_state
+from emberline.compress.widths import _interleaved
 from emberline.errors import InvalidSetting, StageFailed
 from emberline.models.digits import digits_cnn
 from emberline.recipe import Finetune, Prune, load_recipe
@@ -106,6 +107,13 @@ def test_the_multiple_of_widths_can_be_found_by_timing(trained_run, tmp_path):
     assert state.note["round_to"] in (1, 4, 8, 16)
     assert set(state.note["measured"]) <= {"1", "4", "8", "16"}
     assert all(one["ms"] > 0 for one in state.note["measured"].values())
+
+
+def test_widths_are_timed_with_as_many_threads_as_asked_for_and_those_before_come_back():
+    before, seen = torch.get_num_threads(), set()
+    _interleaved({8: lambda: seen.add(torch.get_num_threads())}, before + 1)
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_both_answers_of_a_net_keep_their_width(trained_run):

@@ -167,6 +167,8 @@ def _also_reads(
         told = recipe.labels if task in PICTURE_TASKS else None  # by name in the probe's answer
         measured = {"batch_sizes": settings.batch_sizes, "threads": settings.threads}
         return {**measured, "backends": backends, "task": task, "labels": told}
+    if isinstance(stage, Prune) and stage.round_to == "measured":
+        return {"batch": settings.batch_sizes[0], "threads": settings.threads}
     if isinstance(stage, Prune | Quantize) and not _trains(stage):
         return {}
     if isinstance(stage, Distill):

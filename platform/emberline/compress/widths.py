@@ -49,7 +49,7 @@ def choose_multiple(model: nn.Module, settings: Prune, context: Context) -> tupl
         programs[multiple], work[multiple] = _compiled(candidate, example, context), float(operations)
     if not programs:
         raise StageFailed("prune", f"ratio {settings.ratio:g} removes no channel with any of {list(MULTIPLES)}")
-    times = _interleaved(programs)
+    times = _interleaved(programs, context.settings.threads)
     measured = {
         str(one): {"ms": 1e3 * times[one], "operations": work[one], "ps_per_operation": 1e12 * times[one] / work[one]}
         for one in programs
@@ -80,10 +80,10 @@ def _compiled(model: nn.Module, example: tuple[torch.Tensor, ...], context: Cont
     return lambda: program(*example)
 
 
-def _interleaved(programs: dict[int, Callable[[], Any]]) -> dict[int, float]:
-    """Median seconds of one call, the programs taking turns, one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _interleaved(programs: dict[int, Callable[[], Any]], threads: int) -> dict[int, float]:
+    """Median seconds of one call, the programs taking turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     seconds: dict[int, list[float]] = {one: [] for one in programs}
     try:
         with torch.no_grad():
@@ -94,5 +94,5 @@ def _interleaved(programs: dict[int, Callable[[], Any]]) -> dict[int, float]:
                     program()
                     seconds[one].append(time.perf_counter() - begin)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return {one: statistics.median(values) for one, values in seconds.items()}
