@@ -39,6 +39,29 @@ def test_stages_without_an_export_are_refused_before_the_model_is_looked_for(roo
         open_job(root / "recipes/digits.yaml", (f"compress.artifacts.int8.stages={stages}",), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["model.arguments.width=32"], r"model.arguments.width is 32; 16, as it was trained, is required"),
+        (["model.arguments={}"], r"model.arguments.width is not given; 16, as it was trained, is required"),
+        (["model.arguments.depth=2"], r"model.arguments.depth is 2; none, as it was trained, is required"),
+        (["model.factory=emberline.models.mlp:mlp"], "model.factory is 'emberline.models.mlp:mlp'"),
+        (["labels=[even, odd]"], "labels is .*; 10 labels, as it was trained with, is required"),
+    ],
+)
+def test_another_model_than_was_trained_is_refused_with_what_differs(trained_run, settings, text):
+    with pytest.raises(InvalidSetting, match=text) as error:
+        open_job(trained_run.recipe_path, settings, trained_run.runs)
+    assert "the settings that it was trained with" in error.value.hint
+
+
+def test_rows_prepared_otherwise_than_in_training_are_warned_of(trained_run, capsys):
+    open_job(trained_run.recipe_path, ["preprocessing.steps.0.by=0.03125"], trained_run.runs)
+    assert "preprocessing is not that of the training" in capsys.readouterr().err
+    open_job(trained_run.recipe_path, (), trained_run.runs)
+    assert "preprocessing" not in capsys.readouterr().err
+
+
 def test_a_model_with_other_outputs_than_labels_is_refused_before_any_stage(trained_run, tmp_path):
     def run():
         return run_chain(

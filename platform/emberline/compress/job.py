@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emberline import assets
 from emberline.artifact import Artifact, read_artifact
@@ -115,7 +115,8 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     """Reads recipe and trained artifact.
 
     Raises:
-        InvalidSetting: the recipe has no compress section, or stages stand in an order that cannot work.
+        InvalidSetting: the recipe has no compress section, stages stand in an order that cannot work, or another model
+            was trained.
         MissingFile: the model was not trained.
     """
     recipe = load_recipe(path, settings)
@@ -130,6 +131,7 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
     if not trained_folder.is_dir():
         raise MissingFile(trained_folder, "the trained artifact", hint=f"emberline train {path}")
     parent, trained = read_artifact(trained_folder)
+    _require_trained(path, recipe, trained)
     target = this_machine(recipe.compress.int8_for, recipe.compress.device)
     exact = recipe
     if recipe.train.batch_size == "auto":
@@ -142,3 +144,26 @@ def open_job(path: Path, settings: Sequence[str], runs: Path) -> Job:
         told = {"detection": "average precision at an overlap of one half", "segmentation": "intersection over union"}
         warn(f"accuracy is {told[recipe.train.task]} of each picture alone, and the mean over pictures")
     return Job(path, exact, recipe.compress, folder, parent, trained, target, RunLog(folder / "log.jsonl"))
+
+
+def _require_trained(path: Path, recipe: Recipe, trained: Artifact) -> None:
+    """The recipe's model is the one that was trained; rows that are prepared otherwise than in training are warned of.
+
+    Raises:
+        InvalidSetting: it is another, or has another number of labels.
+    """
+    hint = f"give the settings that it was trained with, or train this one: emberline train {path}"
+    wanted, got = (_flat(one.model_dump(mode="json")) for one in (recipe.model, trained.model))
+    for key in sorted({*wanted, *got}):
+        if wanted.get(key) != got.get(key):
+            required = f"{repr(got[key]) if key in got else 'none'}, as it was trained,"
+            raise InvalidSetting(path, f"model.{key}", wanted.get(key), required, hint=hint)
+    if len(recipe.labels) != len(trained.labels):
+        required = f"{len(trained.labels)} labels, as it was trained with,"
+        raise InvalidSetting(path, "labels", list(recipe.labels), required, hint=hint)
+    if recipe.preprocessing != trained.preprocessing:
+        warn(f"{path}: preprocessing is not that of the training; packages get rows as it is now")
+
+
+def _flat(model: dict[str, Any]) -> dict[str, object]:
+    return {"factory": model["factory"], **{f"arguments.{key}": one for key, one in model["arguments"].items()}}
