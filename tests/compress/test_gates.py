@@ -87,11 +87,12 @@ def verdict(candidate_ms, lost=0, stages=None, **wanted):
     asked = settings(**wanted)
     packages = [Package(file="int8.pt2", backend="aoti", precision="int8", max_batch=8)]
     leads = {"int8.pt2": measured("int8", candidate_ms, candidate)}
+    against = measured("fp32", (2.0, 4.0), baseline)
     return judge(
         "int8",
         asked,
-        baseline=measured("fp32", (2.0, 4.0), baseline),
-        choice=choose(packages, leads, asked.artifacts["int8"].gates, baseline),
+        baseline=against,
+        choice=choose(packages, leads, asked.artifacts["int8"].gates, against),
         stages=done,
         machine="test",
     )

@@ -1,4 +1,4 @@
-"""Which package leads an artifact's chain: the fastest of those that keep the accuracy gate. Pure, no torch."""
+"""Which package leads an artifact's chain: the fastest of those that pass all gates. Pure, no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ from emberline.artifact import Latency, Package, PackageMeasurement
 from emberline.compress import gates
 from emberline.compress.gates import Outcome
 from emberline.errors import StageFailed
+from emberline.measure import speedup
 from emberline.measure.session import Measured
 from emberline.recipe import Gates
 
 # behind the chosen one: what is fast here first, what runs anywhere last
 _CHAIN = ("aoti-cuda", "aoti native", "aoti", "onnx", "openvino", "exported")
+_ACCURACY = "max_accuracy_drop"
+_WRONG = 3  # the last rank: of answers that are not right often enough to be given at all
 
 
 @dataclass(frozen=True)
@@ -23,49 +26,79 @@ class Choice:
     Attributes:
         leads: the package that serves, where it fits.
         chain: all that may serve, `leads` first.
-        outcome: of the accuracy gate for `leads`; None without such a gate.
+        outcomes: of all gates for `leads`.
         measured: every package that was built and timed.
-        refused: a sentence for each package that lost too much accuracy to stay in the chain.
+        refused: a sentence for each package that lost too much accuracy to stay in the chain, or is faster than `leads`
+            and stands behind it for another gate.
     """
 
     leads: Measured
     chain: tuple[Package, ...]
-    outcome: Outcome | None
+    outcomes: tuple[Outcome, ...]
     measured: tuple[PackageMeasurement, ...]
     refused: tuple[str, ...]
 
 
 def choose(
-    packages: Sequence[Package],
-    measured: Mapping[str, Measured],
-    wanted: Gates,
-    reference: "np.typing.NDArray[np.float64] | None",
+    packages: Sequence[Package], measured: Mapping[str, Measured], wanted: Gates, baseline: Measured | None
 ) -> Choice:
-    """Picks by the geometric mean of the latencies over all batch sizes; a failed accuracy gate disqualifies.
+    """Picks by the geometric mean of the latencies over all batch sizes, of the packages that pass all gates.
 
-    Where every package fails the gate, the fastest leads all the same, with a failed outcome for the caller to act on.
+    Where none does, of those whose gates are inconclusive at worst; else the fastest leads all the same, with a failed
+    outcome for the caller to act on, one that keeps its accuracy before one that does not.
 
     Args:
         measured: by file name; the interpreted program at the chain's end need not be among them.
-        reference: how good the baseline's answer to each row is, 0 to 1; None for the baseline itself.
+        baseline: what the gates hold a package against; None for the baseline itself, whose size and memory are judged.
     """
-    judged = {file: _judge(one, wanted, reference) for file, one in measured.items()}
-    failed = {file for file, (_, outcome) in judged.items() if outcome is not None and outcome.verdict == "failed"}
-    eligible = [file for file in measured if file not in failed] or list(measured)
-    leads = min(eligible, key=lambda file: mean_latency_ms(measured[file]))
-    refused = tuple(
-        f"{file} leaves the chain: {outcome.text}"
-        for file, (_, outcome) in judged.items()
-        if file in failed and file != leads and outcome is not None
-    )
-    kept = [package for package in packages if package.file not in failed or package.file == leads]
+    judged = {file: outcomes_of(one, wanted, baseline) for file, one in measured.items()}
+    ranks = {file: _rank(outcomes) for file, outcomes in judged.items()}
+    leads = min(measured, key=lambda file: (ranks[file], mean_latency_ms(measured[file])))
+    wrong = {file for file, rank in ranks.items() if rank == _WRONG and file != leads}
+    refused = []
+    for file, outcomes in judged.items():
+        passed_over = ranks[file] > ranks[leads] and mean_latency_ms(measured[file]) < mean_latency_ms(measured[leads])
+        if file in wrong or passed_over:
+            why = next(one for one in outcomes if _rank((one,)) == ranks[file])
+            refused.append(f"{file} {'leaves the chain' if file in wrong else 'does not lead'}: {why.text}")
+    kept = [package for package in packages if package.file not in wrong]
     return Choice(
         leads=measured[leads],
         chain=tuple(sorted(kept, key=lambda package: (package.file != leads, _CHAIN.index(_kind(package))))),
-        outcome=judged[leads][1],
-        measured=tuple(_describe(one, *judged[file], chosen=file == leads) for file, one in measured.items()),
-        refused=refused,
+        outcomes=judged[leads],
+        measured=tuple(_describe(one, judged[file], baseline, chosen=file == leads) for file, one in measured.items()),
+        refused=tuple(refused),
     )
+
+
+def outcomes_of(one: Measured, wanted: Gates, baseline: Measured | None) -> tuple[Outcome, ...]:
+    """Of every gate that the recipe asks for."""
+    found: list[Outcome] = []
+    speedups: dict[int, float] = {}
+    if baseline is not None:
+        speedups = {timing.batch: speedup(baseline.timing(timing.batch), timing) for timing in one.timings}
+        if wanted.max_accuracy_drop is not None:
+            paired = gates.paired_drop(correct_rows(baseline), correct_rows(one))
+            found.append(gates.accuracy_gate(paired, wanted.max_accuracy_drop))
+        if wanted.min_speedup is not None:
+            first = one.timings[0].batch
+            found.append(gates.speed_gate(speedups[first], wanted.min_speedup, first))
+    if wanted.max_size_mb is not None:
+        found.append(gates.size_gate(one.size_bytes, wanted.max_size_mb))
+    if wanted.max_memory_mb is not None:
+        found.append(gates.memory_gate(one.memory_mb, wanted.max_memory_mb))
+    slower = gates.slower(speedups)
+    if slower and wanted.on_slower == "refuse":
+        found.append(Outcome("on_slower", "failed", "; ".join(slower)))
+    return tuple(found)
+
+
+def _rank(outcomes: Sequence[Outcome]) -> int:
+    """The less, the sooner such a package leads."""
+    if any(one.verdict == "failed" and one.gate == _ACCURACY for one in outcomes):
+        return _WRONG
+    verdicts = {one.verdict for one in outcomes}
+    return 2 if "failed" in verdicts else 1 if "inconclusive" in verdicts else 0
 
 
 def mean_latency_ms(one: Measured) -> float:
@@ -100,26 +133,19 @@ def _kind(package: Package) -> str:
     return "aoti native" if package.backend == "aoti" and package.march == "native" else package.backend
 
 
-def _judge(
-    one: Measured, wanted: Gates, reference: "np.typing.NDArray[np.float64] | None"
-) -> tuple[float, Outcome | None]:
-    if reference is None:
-        return 0.0, None
-    paired = gates.paired_drop(reference, correct_rows(one))
-    most = wanted.max_accuracy_drop
-    return paired.drop, None if most is None else gates.accuracy_gate(paired, most)
-
-
-def _describe(one: Measured, drop: float, outcome: Outcome | None, *, chosen: bool) -> PackageMeasurement:
+def _describe(
+    one: Measured, outcomes: Sequence[Outcome], baseline: Measured | None, *, chosen: bool
+) -> PackageMeasurement:
+    correct = correct_rows(one)
     return PackageMeasurement(
         file=one.package["file"],
         backend=one.package["backend"],
         precision=one.package["precision"],
-        accuracy=float(correct_rows(one).mean()),
-        accuracy_drop=drop,
+        accuracy=float(correct.mean()),
+        accuracy_drop=0.0 if baseline is None else gates.paired_drop(correct_rows(baseline), correct).drop,
         latencies=latencies_of(one),
         size_bytes=one.size_bytes,
         memory_mb=one.memory_mb,
-        verdict=outcome.verdict if outcome else "-",
+        verdict=next((outcome.verdict for outcome in outcomes if outcome.gate == _ACCURACY), "-"),
         chosen=chosen,
     )

@@ -149,8 +149,7 @@ def judge_all(
     for name, artifact in described.items():
         because, wanted = plans[name].because, job.settings.artifacts[name].gates
         is_baseline = name == baseline
-        answered = reference.leads.correct
-        choice = reference if is_baseline else choose(artifact.packages, measured[name], wanted, answered)
+        choice = reference if is_baseline else choose(artifact.packages, measured[name], wanted, reference.leads)
         warnings = (*((because,) if because else ()), *(() if is_baseline else also_warn))
         verdict = judge(
             name,

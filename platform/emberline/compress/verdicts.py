@@ -11,7 +11,7 @@ from emberline.compress.gates import Outcome
 from emberline.errors import StageFailed
 from emberline.measure import speedup
 from emberline.measure.session import Measured
-from emberline.recipe import Compress, Variant
+from emberline.recipe import Compress
 
 _REPAIRS = ("batch_norm", "finetune")
 
@@ -49,16 +49,13 @@ def judge(
     candidate = choice.leads
     correct, reference = correct_rows(candidate), correct_rows(baseline)
     paired = gates.paired_drop(reference, correct)
-    variant = settings.artifacts[name]
     is_baseline = name == settings.baseline
     speedups = {
         batch: 1.0 if is_baseline else speedup(baseline.timing(batch), candidate.timing(batch))
         for batch in settings.batch_sizes
     }
     slower = gates.slower(speedups)
-    outcomes = _outcomes(variant, settings, choice, speedups, is_baseline=is_baseline)
-    if slower and variant.gates.on_slower == "refuse":
-        outcomes.append(Outcome("on_slower", "failed", "; ".join(slower)))
+    outcomes = choice.outcomes
     unsure = [f"gate {one.gate} is inconclusive: {one.text}" for one in outcomes if one.verdict == "inconclusive"]
     measurement = Measurement(
         accuracy=float(correct.mean()),
@@ -74,23 +71,7 @@ def judge(
         left_out=dict(stages[-1].note.get("left_out", {})),
     )
     failure = _failure(name, outcomes, stages, trained=float(reference.mean()), accuracy=measurement.accuracy)
-    return Verdict(measurement, tuple(outcomes), *failure)
-
-
-def _outcomes(
-    variant: Variant, settings: Compress, choice: Choice, speedups: dict[int, float], *, is_baseline: bool
-) -> list[Outcome]:
-    wanted, outcomes = variant.gates, []
-    if choice.outcome is not None and not is_baseline:
-        outcomes.append(choice.outcome)
-    if wanted.min_speedup is not None and not is_baseline:
-        first = settings.batch_sizes[0]
-        outcomes.append(gates.speed_gate(speedups[first], wanted.min_speedup, first))
-    if wanted.max_size_mb is not None:
-        outcomes.append(gates.size_gate(choice.leads.size_bytes, wanted.max_size_mb))
-    if wanted.max_memory_mb is not None:
-        outcomes.append(gates.memory_gate(choice.leads.memory_mb, wanted.max_memory_mb))
-    return outcomes
+    return Verdict(measurement, outcomes, *failure)
 
 
 def _failure(
