@@ -15,7 +15,7 @@ from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Candidate, Net, net_of, stages_of
 from emberline.compress.search.walk import walk
 from emberline.errors import InvalidSetting, MissingTool, StageFailed
-from emberline.recipe import Export, Model, Search, load_recipe
+from emberline.recipe import Export, Model, Prune, Quantize, Search, load_recipe
 
 SEARCH = Search(arguments={"width": (8, 16), "depth": (2, 3)}, prune=(0.0, 0.5), epochs=9, repair_epochs=5)
 TRAINED = {"width": 16, "depth": 3, "num_classes": 10}
@@ -50,11 +50,36 @@ def test_a_net_has_one_form_whatever_choices_led_to_it():
 )
 def test_stages_follow_from_the_candidate(candidate, expected):
     model = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 16})
-    stages = stages_of(candidate, SEARCH, model, Export(stage="export"))
+    stages = stages_of(candidate, SEARCH, model, [Export(stage="export")])
     assert [stage.stage for stage in stages] == expected
     if candidate.net.arguments:
         assert stages[0].student.arguments == {"width": 8}
         assert stages[0].epochs == 9
+
+
+@pytest.mark.parametrize(
+    ("precision", "kept"),
+    [
+        ("int8", {"calibration_rows", "skip_layers", "smooth", "embeddings"}),
+        ("int8_dynamic", {"calibration_rows", "skip_layers", "smooth", "embeddings"}),
+        ("bf16", set()),
+    ],
+)
+def test_a_candidate_keeps_what_the_sought_artifact_says_of_layers_and_calibration(precision, kept):
+    model = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 16})
+    settings = {"calibration_rows": 32, "skip_layers": ("classifier",), "smooth": 0.5, "embeddings": "float"}
+    like = [
+        Prune(stage="prune", ratio=0.9, ignored_layers=("features.0",)),
+        Quantize(stage="quantize", **settings),
+        Export(stage="export", max_batch=8),
+    ]
+    prune, _, quantize, export = stages_of(Candidate(Net({}, 0.5), precision), SEARCH, model, like)
+    assert (prune.ratio, prune.round_to, prune.ignored_layers) == (0.5, SEARCH.round_to, ("features.0",))
+    assert (quantize.precision, export.max_batch) == (precision, 8)
+    assert quantize.model_fields_set - {"stage", "precision"} == kept
+    assert all(getattr(quantize, name) == settings[name] for name in kept)
+    written = prune.model_dump(mode="json", exclude_unset=True)
+    assert written == {"stage": "prune", "ratio": 0.5, "round_to": 8, "ignored_layers": ["features.0"]}
 
 
 def test_a_prediction_is_corrected_by_what_its_precision_showed():

@@ -89,9 +89,12 @@ class AwareTraining(Section):
     learning_rate: float = Field(default=1e-4, gt=0)
 
 
+QuantizedPrecision = Literal["int8", "int8_dynamic", "int8_embeddings", "bf16", "fp16", "fp8"]
+
+
 class Quantize(Section):
     stage: Literal["quantize"]
-    precision: Literal["int8", "int8_dynamic", "int8_embeddings", "bf16", "fp16", "fp8"] = "int8"
+    precision: QuantizedPrecision = "int8"
     """`int8` has fixed scales from calibration rows, `int8_dynamic` measures activations row by row as it runs; `fp8`
     does so too, on GPUs alone."""
     calibration_rows: int = Field(default=256, ge=1)
@@ -107,21 +110,30 @@ class Quantize(Section):
 
     @model_validator(mode="after")
     def _settings_fit_the_precision(self) -> "Quantize":
-        only_int8 = {"skip_layers", "skip_sensitive", "calibration_rows"}
-        unused = {
-            "int8": set(),
-            "int8_dynamic": {"aware_training", "calibration_rows"},
-            "fp8": {"aware_training", "calibration_rows", "smooth", "skip_sensitive"},
-            "int8_embeddings": {*only_int8, "aware_training", "smooth"},
-        }.get(self.precision, {*only_int8, "aware_training", "smooth", "embeddings"})
-        given = self.model_fields_set & unused
-        if self.precision == "int8_dynamic" and (self.skip_sensitive or self.smooth is not None):
-            given -= {"calibration_rows"}  # what finds sensitive layers and outliers looks at those rows
+        given = self.model_fields_set & self._unused_in(self.precision)
         if given:
             raise ValueError(f"{', '.join(sorted(given))} does nothing with precision {self.precision}; leave it out")
         if self.precision == "int8_embeddings" and self.embeddings == "float":
             raise ValueError("precision int8_embeddings with embeddings: float leaves nothing to quantize")
         return self
+
+    def in_precision(self, precision: QuantizedPrecision) -> "Quantize":
+        """The same settings in another precision, less those that do nothing in it."""
+        kept = self.model_fields_set - self._unused_in(precision) - {"stage", "precision"}
+        return Quantize(stage="quantize", precision=precision, **{name: getattr(self, name) for name in kept})
+
+    def _unused_in(self, precision: QuantizedPrecision) -> set[str]:
+        """Settings that do nothing in a precision."""
+        only_int8 = {"skip_layers", "skip_sensitive", "calibration_rows"}
+        # what finds sensitive layers and outliers looks at those rows
+        rows = set() if self.skip_sensitive or self.smooth is not None else {"calibration_rows"}
+        known: dict[QuantizedPrecision, set[str]] = {
+            "int8": set(),
+            "int8_dynamic": {"aware_training", *rows},
+            "fp8": {"aware_training", "calibration_rows", "smooth", "skip_sensitive"},
+            "int8_embeddings": {*only_int8, "aware_training", "smooth"},
+        }
+        return known.get(precision, {*only_int8, "aware_training", "smooth", "embeddings"})
 
 
 ExportBackend = Literal["aoti", "aoti-native", "aoti-cuda", "onnx", "openvino"]

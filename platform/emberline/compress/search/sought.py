@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from emberline.compress.job import Job
 from emberline.compress.search.space import Candidate, stages_of
 from emberline.errors import InvalidSetting
-from emberline.recipe import Export, Search, Stage, Variant
+from emberline.recipe import Search, Stage, Variant
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,9 @@ class Sought:
     def name(self) -> str:
         return self.job.settings.sought
 
-    @property
-    def export(self) -> Export:
-        """As the recipe exports the artifact; candidates are exported alike."""
-        return next(one for one in self.job.settings.artifacts[self.name].stages if isinstance(one, Export))
-
     def stages(self, candidate: Candidate, *, quick: bool = False) -> tuple[Stage, ...]:
-        return stages_of(candidate, self.search, self.job.recipe.model, self.export, quick=quick)
+        like = self.job.settings.artifacts[self.name].stages
+        return stages_of(candidate, self.search, self.job.recipe.model, like, quick=quick)
 
     def is_baseline(self, candidate: Candidate) -> bool:
         """Whether a candidate is what all are held against."""

@@ -1,6 +1,6 @@
 """The space of a search: nets to be looked at, candidates to be evaluated, and the stages that make each. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,11 +66,12 @@ def sizes_of(search: Search) -> dict[str, int]:
 
 
 def stages_of(
-    candidate: Candidate, search: Search, model: Model, export: Export, *, quick: bool = False
+    candidate: Candidate, search: Search, model: Model, like: Sequence[Stage], *, quick: bool = False
 ) -> tuple[Stage, ...]:
     """The stages that make a candidate of the trained net.
 
     Args:
+        like: stages of the artifact that is sought: what they say of layers and calibration holds for its candidates.
         quick: trained for `proxy_epochs` only, to be looked at cheaply.
     """
     net, rate = candidate.net, search.learning_rate
@@ -80,11 +81,13 @@ def stages_of(
         student = Model(factory=model.factory, arguments={**model.arguments, **net.arguments})
         stages.append(Distill(stage="distill", student=student, epochs=epochs, learning_rate=rate))
     if net.prune:
-        stages.append(Prune(stage="prune", ratio=net.prune, round_to=search.round_to))
+        own = next((one for one in like if isinstance(one, Prune) and one.method == "structured"), Prune(stage="prune"))
+        stages.append(own.model_copy(update={"ratio": net.prune, "round_to": search.round_to}))
         if net.distill:
             stages.append(Distill(stage="distill", epochs=repair, learning_rate=rate))
         else:
             stages.append(Finetune(stage="finetune", epochs=repair, learning_rate=rate))
     if candidate.precision != "fp32":
-        stages.append(Quantize(stage="quantize", precision=candidate.precision))
-    return (*stages, export)
+        quantize = next((one for one in like if isinstance(one, Quantize)), Quantize(stage="quantize"))
+        stages.append(quantize.in_precision(candidate.precision))
+    return (*stages, next(one for one in like if isinstance(one, Export)))
