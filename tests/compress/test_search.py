@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,7 +15,8 @@ from emberline.compress.search.select import Costs, Evaluated, Look, beaten, cho
 from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Candidate, Net, net_of, stages_of
 from emberline.compress.search.walk import walk
-from emberline.errors import InvalidSetting, MissingTool, StageFailed
+from emberline.data import Splits, rows_from_arrays
+from emberline.errors import EmberlineError, InvalidSetting, MissingTool, StageFailed
 from emberline.recipe import Export, Model, Prune, Quantize, Search, load_recipe
 
 SEARCH = Search(arguments={"width": (8, 16), "depth": (2, 3)}, prune=(0.0, 0.5), epochs=9, repair_epochs=5)
@@ -160,6 +162,26 @@ def test_a_net_that_cannot_be_made_is_left_out_and_said(trained_run, tmp_path, c
     assert "prune=0.5: left out: ratio 0.5 with round_to 64 removed no channel" in capfd.readouterr().err
     assert list(walk(sought, records)) == ["as trained"]
     assert "look" not in capfd.readouterr().err  # both answers are on record
+
+
+def test_a_net_that_its_factory_refuses_is_left_out_with_the_reason(trained_run, tmp_path, capfd):
+    pytest.importorskip("optuna")
+    path = _recipe(trained_run, tmp_path, arguments={"depth": [1, 3]})
+    sought = Sought(open_job(path, (), trained_run.runs))
+    records = Records(tmp_path, tmp_path / "found.json")
+    assert list(walk(sought, records)) == ["as trained"]
+    assert "depth=1: left out: failed with ValueError: depth 1; 2 or more is required" in capfd.readouterr().err
+
+
+def test_rows_that_cannot_be_read_end_a_search_and_no_net_is_blamed(trained_run, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    rows = rows_from_arrays("pixels", np.zeros((4, 8, 8), np.float32), [0, 1, 2, 3])
+    monkeypatch.setattr("emberline.data.source.load", lambda *_: Splits(rows.take([]), rows, rows))
+    sought = Sought(open_job(_recipe(trained_run, tmp_path), (), trained_run.runs))
+    records = Records(tmp_path, tmp_path / "found.json")
+    with pytest.raises(EmberlineError, match="split 'train' has zero rows"):
+        walk(sought, records)
+    assert not records.path.exists()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from emberline.compress.search.records import Records
 from emberline.compress.search.select import Look
 from emberline.compress.search.sought import Sought
 from emberline.compress.search.space import Net, net_of, sizes_of
-from emberline.errors import InvalidSetting, StageFailed
+from emberline.errors import EmberlineError, InvalidSetting
 from emberline.recipe import Search
 
 if TYPE_CHECKING:
@@ -58,10 +58,15 @@ def walk(sought: Sought, records: Records) -> dict[str, tuple[Net, Look]]:
 
 
 def _look(net: Net, sought: Sought, context: "Context") -> Look | str:
-    """What a look finds, or why there is no such net: a ratio that removes nothing of a narrow one, say."""
+    """What a look finds, or why there is no such net: a ratio that removes nothing of a narrow one, say.
+
+    Raises:
+        EmberlineError: rows cannot be read, which no other net would change.
+    """
+    _ = context.validation
     try:
         return look_at(net, sought, context)
-    except StageFailed as error:
+    except EmberlineError as error:
         return error.fact
 
 
