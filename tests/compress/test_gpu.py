@@ -21,6 +21,9 @@ from emberline.recipe import Export, Prune, Quantize, load_recipe
 
 loader = assets.handler_module("ember_packages")
 ON_GPU = ("compress.device=cuda", "compress.artifacts.fp32.stages=[{stage: export}]")
+FLOAT = "compress.artifacts.int8.stages=[{stage: export}]"
+SMOOTH = "compress.artifacts.int8.stages=[{stage: quantize, precision: int8_dynamic, smooth: 0.5}, {stage: export}]"
+MEASURED = "compress.artifacts.int8.stages=[{stage: prune, round_to: measured}, {stage: export}]"
 
 
 @pytest.mark.parametrize(("told", "capability"), [("9.0", (9, 0)), ("12.1\n", (12, 1)), ("[N/A]", None), ("", None)])
@@ -57,6 +60,9 @@ def test_device_cuda_exports_for_it_alone(trained_run):
         (("compress.artifacts.int8.stages.2={stage: quantize, precision: fp8}",), "fp8 is for GPUs alone"),
         (("compress.artifacts.fp32.stages.0.backends=[aoti-cuda]",), "backend aoti-cuda is not for device cpu"),
         (("compress.artifacts.int8.stages.2={stage: quantize, precision: fp8, smooth: 0.5}",), "smooth does nothing"),
+        ((*ON_GPU, SMOOTH), "artifacts.int8: smooth does nothing with device cuda"),
+        ((*ON_GPU, MEASURED), "artifacts.int8: round_to: measured times on the CPU"),
+        ((*ON_GPU, FLOAT, "compress.search={}"), "search.precisions has int8, which is for the CPU alone"),
     ],
 )
 def test_stages_that_are_not_for_the_device_are_refused_before_anything_runs(trained_run, settings, text):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from emberline.recipe.fields import Name, Section
-from emberline.recipe.stages import Export, Quantize, Stage
+from emberline.recipe.stages import Export, Prune, Quantize, Stage
 
 
 class Gates(Section):
@@ -75,6 +75,9 @@ class Compress(Section):
                 wrong = _unfit_for(self.device, stage)
                 if wrong:
                     raise ValueError(f"artifacts.{name}: {wrong}")
+        if self.device == "cuda" and self.search is not None and "int8" in self.search.precisions:
+            names = "fp32, bf16, fp16 and int8_dynamic"
+            raise ValueError(f"search.precisions has int8, which is for the CPU alone; device cuda takes {names}")
         return self
 
     @model_validator(mode="after")
@@ -108,6 +111,10 @@ def _unfit_for(device: str, stage: Stage) -> str | None:
         return f"precision {stage.precision} is for the CPU alone; device cuda takes int8_dynamic, fp8, bf16 and fp16"
     if isinstance(stage, Quantize) and device == "cpu" and stage.precision == "fp8":
         return "precision fp8 is for GPUs alone; set device: cuda"
+    if isinstance(stage, Quantize) and device == "cuda" and stage.smooth is not None:
+        return "smooth does nothing with device cuda; leave it out"
+    if isinstance(stage, Prune) and device == "cuda" and stage.round_to == "measured":
+        return "round_to: measured times on the CPU; give it a number for device cuda, 8 say"
     if isinstance(stage, Export) and stage.backends != "installed":
         wrong = [one for one in stage.backends if (one == "aoti-cuda") != (device == "cuda")]
         if wrong:
