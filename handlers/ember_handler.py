@@ -7,6 +7,7 @@ user's own handler may subclass `EmberHandler` too: `from ember_handler import E
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -71,14 +72,13 @@ class EmberHandler:
     Attributes:
         description: the archive's `artifact.json`.
         model: the loaded package; its first output is the one that is answered.
-        content_type: of the request that is parsed, in lower case and without parameters; empty where it has none.
     """
 
     description: Mapping[str, Any]
     preprocessing: Preprocessing
     labels: Sequence[str]
     model: ember_packages.LoadedModel
-    content_type = ""
+    _headers: Callable[[], Mapping[str, str]] = dict  # of the request that is parsed
 
     def initialize(self, context: Context) -> None:
         """Loads the first package of the chain that answers the archive's probe as it should.
@@ -119,7 +119,7 @@ class EmberHandler:
             if index and not clock.may_prepare():
                 answers[index] = self._put_off(context, index)
                 continue
-            self.content_type = _content_type(context.get_all_request_header(index))
+            self._headers = partial(context.get_all_request_header, index)
             request = self._judged(context, index, answers, self.parse, parameters)
             if request is not None:
                 requests.append((index, request))
@@ -147,6 +147,13 @@ class EmberHandler:
     def body(self, body: Any) -> ember_protocol.Request:
         """A whole body; handlers that take other than JSON override this."""
         return ember_protocol.parse(body)
+
+    @property
+    def content_type(self) -> str:
+        """Of the request that is parsed, in lower case and without parameters; empty where it has none."""
+        # headers are spelled as a client or a proxy spells them
+        given = next((value for name, value in self._headers().items() if name.lower() == "content-type"), "")
+        return given.partition(";")[0].strip().lower()
 
     def field(self, part: Any) -> Any:
         """One field of a form."""
@@ -326,12 +333,6 @@ class EmberHandler:
 def _whole(request: ember_protocol.Request) -> str:
     """What an error names when a request is too much as a whole."""
     return {"oip": "inputs", "instances": "instances"}.get(request.style, "body")
-
-
-def _content_type(headers: Mapping[str, str]) -> str:
-    """Of a request, whose headers are spelled as its client or a proxy spells them."""
-    given = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
-    return given.partition(";")[0].strip().lower()
 
 
 def _version(context: Context) -> str:
