@@ -1,5 +1,7 @@
 """What one instance is to serve: its versions, and how many workers each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from emberline.serve.archives import Admitted
@@ -25,6 +27,15 @@ class Fleet:
     changing: set[Key] = field(default_factory=set)
     leaving: set[Key] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
+
+    @contextmanager
+    def change(self, key: Key) -> Iterator[None]:
+        """While the block runs nothing is concluded of the version."""
+        self.changing.add(key)
+        try:
+            yield
+        finally:
+            self.changing.discard(key)
 
     def settled(self) -> dict[Key, Admitted]:
         """The versions that ought to answer now."""

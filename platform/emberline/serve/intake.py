@@ -170,20 +170,18 @@ class Intake:
     def _bring_in(self, one: Admitted) -> None:
         """A version that was not served: announced when it has answered its probe."""
         final = replace(one, file=one.file.replace(self._setup.store / f"{one.model}-{one.version}.mar"))
-        self._fleet.changing.add(one.key)
-        try:
-            workers = self._fleet.workers.setdefault(one.key, self._bringup.num_workers(one))
-            self._bringup.bring_up([(final, workers)])
-            self._bringup.require_answer(final)
-            self._fleet.retired.pop(one.key, None)
-            self._fleet.admitted[one.key] = final
-            self._rolling.discard(one.key)
-        except EmberlineError:
-            self._fleet.workers.pop(one.key, None)
-            management.drain_and_unregister(self._setup.management, *one.key, settle_s=0.0)
-            raise
-        finally:
-            self._fleet.changing.discard(one.key)
+        with self._fleet.change(one.key):
+            try:
+                workers = self._fleet.workers.setdefault(one.key, self._bringup.num_workers(one))
+                self._bringup.bring_up([(final, workers)])
+                self._bringup.require_answer(final)
+                self._fleet.retired.pop(one.key, None)
+                self._fleet.admitted[one.key] = final
+                self._rolling.discard(one.key)
+            except EmberlineError:
+                self._fleet.workers.pop(one.key, None)
+                management.drain_and_unregister(self._setup.management, *one.key, settle_s=0.0)
+                raise
         self._changed()
         self._log.say(f"{one.model} {one.version} is served now, from {one.source}")
 
@@ -198,23 +196,17 @@ class Intake:
             self._log.say(f"{one.model} {one.version} has another handler; starting TorchServe anew with it")
             self._restart()
             return
-        self._fleet.changing.add(one.key)
-        try:
+        with self._fleet.change(one.key):
             self._rolling.add(one.key)
             swap(folder, one.file)
             self._fleet.admitted[one.key] = final = replace(one, file=one.file.replace(current.file))
             self._roll_out(final)
-        finally:
-            self._fleet.changing.discard(one.key)
 
     def _roll_out(self, one: Admitted) -> None:
         """Has every worker take the content that was put in place; what breaks off here, a later step does anew."""
-        self._fleet.changing.add(one.key)
-        try:
+        with self._fleet.change(one.key):
             self._roll(one.key)
             self._bringup.require_answer(one)
-        finally:
-            self._fleet.changing.discard(one.key)
         self._rolling.discard(one.key)
         self._changed()
         self._log.say(f"{one.model} {one.version} is served with other content now, from {one.source}")
@@ -268,14 +260,12 @@ class Intake:
         self._quiet[key] = arrivals, 0 if busy else steps + 1
         if busy or steps + 1 < _QUIET_STEPS:
             return
-        self._fleet.changing.add(key)
         try:
-            management.drain_and_unregister(self._setup.management, *key, settle_s=0.0, timeout_s=1.0)
-            gone = self._fleet.admitted.pop(key, None)
+            with self._fleet.change(key):
+                management.drain_and_unregister(self._setup.management, *key, settle_s=0.0, timeout_s=1.0)
+                gone = self._fleet.admitted.pop(key, None)
         except StageFailed:
             return  # a request came in after all
-        finally:
-            self._fleet.changing.discard(key)
         self._fleet.leaving.discard(key)
         del self._quiet[key]
         if gone is None:  # somebody unregistered it through the management API: it is retired already
