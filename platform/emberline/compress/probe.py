@@ -1,6 +1,5 @@
 """The probe: a row of validation data with the answer that a healthy package gives."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from emberline import assets
 from emberline.artifact import Package, Probe
 from emberline.compress.context import Context
 from emberline.compress.state import State
+from emberline.data.rows import in_json
 from emberline.recipe import Preprocessing, Task
 
 # beyond the largest difference any package of the chain showed here: another CPU sums in another order
@@ -74,6 +74,4 @@ def answer_of(
 
 
 def _json_ready(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(bytes(value)).decode()
-    return np.asarray(value).tolist()
+    return np.asarray(in_json(value)).tolist()

@@ -1,5 +1,6 @@
 """Rows: what a data source gives, row by row."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,11 @@ from emberline.data.identity import Identity, of_arrays
 from emberline.errors import InvalidSetting
 
 Instance = dict[str, Any]
+
+
+def in_json(value: Any) -> Any:
+    """One value of an instance: an image as base64, which is how JSON has it, anything else as it is."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes | bytearray | memoryview) else value
 
 
 class Rows(Protocol):

@@ -1,6 +1,5 @@
 """What is sent: files as they are, or rows of a recipe's data as a client would send them."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from emberline.data.rows import in_json
 from emberline.errors import MissingFile
 
 _IMAGES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
@@ -48,10 +48,5 @@ def body_of(content: bytes) -> Body:
 def _of_instance(instance: Mapping[str, Any]) -> Body:
     if len(instance) == 1 and isinstance(only := next(iter(instance.values())), bytes):
         return body_of(only)
-    ready = {name: _in_json(value) for name, value in instance.items()}
+    ready = {name: in_json(value) for name, value in instance.items()}
     return Body(orjson.dumps(ready, option=orjson.OPT_SERIALIZE_NUMPY), "application/json")
-
-
-def _in_json(value: Any) -> Any:
-    """An image as base64, which is how JSON has it; anything else as it is."""
-    return base64.b64encode(value).decode() if isinstance(value, bytes | bytearray | memoryview) else value
