@@ -101,9 +101,9 @@ def test_a_skipped_parent_keeps_all_its_layers_out_of_fp8(trained_run):
 def test_two_of_four_zeros_become_sparse_kernels_in_halves_alone(trained_run):
     context = trained_run.context()
     state = prune(State(trained_run_net()), Prune(stage="prune", method="2:4"), context)
-    found = is_two_of_four(state.model, state.masked)
-    assert gpu.is_sparse(state.masked, "bf16", found) == (True, None)
-    sparse, reason = gpu.is_sparse(state.masked, "fp8", found)
+    assert is_two_of_four(state.model, state.masked)
+    assert gpu.is_sparse(state.masked, "bf16") == (True, None)
+    sparse, reason = gpu.is_sparse(state.masked, "fp8")
     assert not sparse
     assert "stay dense in fp8" in reason
     with torch.no_grad():

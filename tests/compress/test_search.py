@@ -17,7 +17,7 @@ from emberline.compress.search.space import Candidate, Net, net_of, stages_of
 from emberline.compress.search.walk import walk
 from emberline.data import Splits, rows_from_arrays
 from emberline.errors import EmberlineError, InvalidSetting, MissingTool, StageFailed
-from emberline.recipe import Export, Model, Prune, Quantize, Search, load_recipe
+from emberline.recipe import Export, Model, Prune, Quantize, Search, Variant, load_recipe
 
 SEARCH = Search(arguments={"width": (8, 16), "depth": (2, 3)}, prune=(0.0, 0.5), epochs=9, repair_epochs=5)
 TRAINED = {"width": 16, "depth": 3, "num_classes": 10}
@@ -52,7 +52,7 @@ def test_a_net_has_one_form_whatever_choices_led_to_it():
 )
 def test_stages_follow_from_the_candidate(candidate, expected):
     model = Model(factory="emberline.models.digits:digits_cnn", arguments={"width": 16})
-    stages = stages_of(candidate, SEARCH, model, [Export(stage="export")])
+    stages = stages_of(candidate, SEARCH, model, Variant(stages=[Export(stage="export")]))
     assert [stage.stage for stage in stages] == expected
     if candidate.net.arguments:
         assert stages[0].student.arguments == {"width": 8}
@@ -75,7 +75,8 @@ def test_a_candidate_keeps_what_the_sought_artifact_says_of_layers_and_calibrati
         Quantize(stage="quantize", **settings),
         Export(stage="export", max_batch=8),
     ]
-    prune, _, quantize, export = stages_of(Candidate(Net({}, 0.5), precision), SEARCH, model, like)
+    candidate = Candidate(Net({}, 0.5), precision)
+    prune, _, quantize, export = stages_of(candidate, SEARCH, model, Variant(stages=like))
     assert (prune.ratio, prune.round_to, prune.ignored_layers) == (0.5, SEARCH.round_to, ("features.0",))
     assert (quantize.precision, export.max_batch) == (precision, 8)
     assert quantize.model_fields_set - {"stage", "precision"} == kept

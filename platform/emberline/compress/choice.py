@@ -74,9 +74,8 @@ def choose(
 def outcomes_of(one: Measured, wanted: Gates, baseline: Measured | None) -> tuple[Outcome, ...]:
     """Of every gate that the recipe asks for."""
     found: list[Outcome] = []
-    speedups: dict[int, float] = {}
+    speedups = speedups_of(one, baseline)
     if baseline is not None:
-        speedups = {timing.batch: speedup(baseline.timing(timing.batch), timing) for timing in one.timings}
         if wanted.max_accuracy_drop is not None:
             paired = gates.paired_drop(correct_rows(baseline), correct_rows(one))
             found.append(gates.accuracy_gate(paired, wanted.max_accuracy_drop))
@@ -91,6 +90,14 @@ def outcomes_of(one: Measured, wanted: Gates, baseline: Measured | None) -> tupl
     if slower and wanted.on_slower == "refuse":
         found.append(Outcome("on_slower", "failed", "; ".join(slower)))
     return tuple(found)
+
+
+def speedups_of(one: Measured, baseline: Measured | None) -> dict[int, float]:
+    """How many times as fast as the baseline, by batch size; the baseline itself, which is None, is once as fast."""
+    return {
+        timing.batch: 1.0 if baseline is None else speedup(baseline.timing(timing.batch), timing)
+        for timing in one.timings
+    }
 
 
 def _rank(outcomes: Sequence[Outcome]) -> int:

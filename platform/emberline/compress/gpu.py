@@ -39,9 +39,9 @@ def require(capability: Capability | None, kind: Kind) -> str:
     return architecture(capability)
 
 
-def is_sparse(masked: tuple[str, ...], precision: str, two_of_four: bool) -> tuple[bool, str | None]:
-    """Whether zeros of pruning 2:4 become sparse kernels, and why they do not where they are there."""
-    if not masked or not two_of_four:
+def is_sparse(two_of_four: tuple[str, ...], precision: str) -> tuple[bool, str | None]:
+    """Whether layers pruned 2:4 get sparse kernels, and why they do not where there are some."""
+    if not two_of_four:
         return False, None
     if precision not in SPARSE:
         return False, f"weights pruned 2:4 stay dense in {precision}: sparse kernels take {' and '.join(SPARSE)}"

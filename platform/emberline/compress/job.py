@@ -12,7 +12,7 @@ from emberline.compress.plan import Step, base_key, choose_backends, plan, requi
 from emberline.compress.target import Target, this_machine
 from emberline.errors import InvalidSetting, MissingFile
 from emberline.paper import Manifest
-from emberline.recipe import PICTURE_TASKS, Compress, Export, ExportBackend, Recipe, Variant, load_recipe
+from emberline.recipe import PICTURE_TASKS, Compress, ExportBackend, Recipe, Variant, load_recipe
 from emberline.runlog import RunLog, warn
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Job:
             backends=planned.backends,
             log=self.log,
             trained=lambda: self.first_state().model,
-            max_batch=next(stage.max_batch for stage in planned.variant.stages if isinstance(stage, Export)),
+            max_batch=planned.variant.export.max_batch,
         )
 
     def first_state(self) -> "State":

@@ -82,11 +82,8 @@ def plan(
     require_order(name, variant)
     steps: list[Step] = []
     key = base
-    max_batch = next(stage.max_batch for stage in variant.stages if isinstance(stage, Export))
     for stage in variant.stages:
-        also = _also_reads(stage, recipe, settings, backends, search)
-        if isinstance(stage, Quantize):
-            also["max_batch"] = max_batch  # of the batch that its program is traced for
+        also = _also_reads(stage, variant, recipe, settings, backends=backends, search=search)
         key = _key(key, stage.stage, stage, also)
         steps.append(Step(stage.stage, stage, key))
         if isinstance(stage, Prune):
@@ -115,7 +112,7 @@ def require_order(name: str, variant: Variant) -> None:
 
 def choose_backends(variant: Variant, target: Target) -> tuple[tuple[ExportBackend, ...], str | None]:
     """The backends to export for, and why they are not those of the recipe, if they are not."""
-    wanted = next(stage.backends for stage in variant.stages if isinstance(stage, Export))
+    wanted = variant.export.backends
     if wanted == "installed":
         # a native package computes with the same instructions as the portable one where vectors are no wider
         own: tuple[ExportBackend, ...] = ("aoti", "aoti-native") if target.wide else ("aoti",)
@@ -160,7 +157,13 @@ def _stage_code() -> list[Path]:
 
 
 def _also_reads(
-    stage: Section, recipe: Recipe, settings: Compress, backends: tuple[ExportBackend, ...], search: Path | None
+    stage: Section,
+    variant: Variant,
+    recipe: Recipe,
+    settings: Compress,
+    *,
+    backends: tuple[ExportBackend, ...],
+    search: Path | None,
 ) -> dict[str, Any]:
     if isinstance(stage, Export):
         task = recipe.train.task
@@ -169,15 +172,14 @@ def _also_reads(
         return {**measured, "backends": backends, "task": task, "labels": told}
     if isinstance(stage, Prune) and stage.round_to == "measured":
         return {"batch": settings.batch_sizes[0], "threads": settings.threads}
-    if isinstance(stage, Prune | Quantize) and not _trains(stage):
+    if isinstance(stage, Quantize):
+        traced = {"max_batch": variant.export.max_batch}  # of the batch that its program is traced for
+        return traced if stage.aware_training is None else {**traced, **training_reads(recipe, search)}
+    if isinstance(stage, Prune) and stage.method != "movement":
         return {}
     if isinstance(stage, Distill):
         return {**training_reads(recipe, search), "taught_by": _teaching(stage, search)}
     return training_reads(recipe, search)
-
-
-def _trains(stage: Prune | Quantize) -> bool:
-    return stage.method == "movement" if isinstance(stage, Prune) else stage.aware_training is not None
 
 
 def _teaching(stage: Distill, search: Path | None) -> dict[str, Any]:

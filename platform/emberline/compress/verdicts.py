@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from emberline.artifact import Measurement
 from emberline.compress import gates
 from emberline.compress.chain import Done
-from emberline.compress.choice import Choice, correct_rows, latencies_of
+from emberline.compress.choice import Choice, correct_rows, latencies_of, speedups_of
 from emberline.compress.gates import Outcome
 from emberline.errors import StageFailed
-from emberline.measure import speedup
 from emberline.measure.session import Measured
 from emberline.recipe import Compress
 
@@ -50,10 +49,7 @@ def judge(
     correct, reference = correct_rows(candidate), correct_rows(baseline)
     paired = gates.paired_drop(reference, correct)
     is_baseline = name == settings.baseline
-    speedups = {
-        batch: 1.0 if is_baseline else speedup(baseline.timing(batch), candidate.timing(batch))
-        for batch in settings.batch_sizes
-    }
+    speedups = speedups_of(candidate, None if is_baseline else baseline)
     slower = gates.slower(speedups)
     outcomes = choice.outcomes
     unsure = [f"gate {one.gate} is inconclusive: {one.text}" for one in outcomes if one.verdict == "inconclusive"]

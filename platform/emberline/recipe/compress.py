@@ -26,6 +26,11 @@ class Variant(Section):
     fallbacks: tuple[tuple[Stage, ...], ...] = ()
     """Other stages to try, in this order, when a gate or a stage fails; what they share with those before is reused."""
 
+    @property
+    def export(self) -> Export:
+        """The stage that makes the packages: each artifact has one."""
+        return next(stage for stage in self.stages if isinstance(stage, Export))
+
 
 class Search(Section):
     """What `emberline compress --search` may change of one artifact, and how much work it may cost."""

@@ -55,7 +55,7 @@ def _on_gpu(state: State, context: Context) -> nn.Module:
         model, _ = with_int8_tables(model)
     # of all that pruning set zeros in, layers of two in every four: others may have been pruned by magnitude before
     twos = tuple(name for name in state.masked if is_two_of_four(model, (name,)))
-    sparse, reason = gpu.is_sparse(twos, state.precision, bool(twos))
+    sparse, reason = gpu.is_sparse(twos, state.precision)
     if reason:
         context.log.say(f"export: {reason}")
     if sparse:

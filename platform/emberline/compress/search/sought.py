@@ -32,7 +32,7 @@ class Sought:
         return self.job.settings.sought
 
     def stages(self, candidate: Candidate, *, quick: bool = False) -> tuple[Stage, ...]:
-        like = self.job.settings.artifacts[self.name].stages
+        like = self.job.settings.artifacts[self.name]
         return stages_of(candidate, self.search, self.job.recipe.model, like, quick=quick)
 
     def is_baseline(self, candidate: Candidate) -> bool:

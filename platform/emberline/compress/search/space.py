@@ -1,10 +1,10 @@
 """The space of a search: nets to be looked at, candidates to be evaluated, and the stages that make each. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emberline.recipe import Distill, Export, Finetune, Model, Prune, Quantize, Search, Stage
+from emberline.recipe import Distill, Finetune, Model, Prune, Quantize, Search, Stage, Variant
 
 SearchedPrecision = Literal["fp32", "bf16", "fp16", "int8", "int8_dynamic"]
 
@@ -66,12 +66,12 @@ def sizes_of(search: Search) -> dict[str, int]:
 
 
 def stages_of(
-    candidate: Candidate, search: Search, model: Model, like: Sequence[Stage], *, quick: bool = False
+    candidate: Candidate, search: Search, model: Model, like: Variant, *, quick: bool = False
 ) -> tuple[Stage, ...]:
     """The stages that make a candidate of the trained net.
 
     Args:
-        like: stages of the artifact that is sought: what they say of layers and calibration holds for its candidates.
+        like: the artifact that is sought: what its stages say of layers and calibration holds for its candidates.
         quick: trained for `proxy_epochs` only, to be looked at cheaply.
     """
     net, rate = candidate.net, search.learning_rate
@@ -81,13 +81,14 @@ def stages_of(
         student = Model(factory=model.factory, arguments={**model.arguments, **net.arguments})
         stages.append(Distill(stage="distill", student=student, epochs=epochs, learning_rate=rate))
     if net.prune:
-        own = next((one for one in like if isinstance(one, Prune) and one.method == "structured"), Prune(stage="prune"))
+        structured = (one for one in like.stages if isinstance(one, Prune) and one.method == "structured")
+        own = next(structured, Prune(stage="prune"))
         stages.append(own.model_copy(update={"ratio": net.prune, "round_to": search.round_to}))
         if net.distill:
             stages.append(Distill(stage="distill", epochs=repair, learning_rate=rate))
         else:
             stages.append(Finetune(stage="finetune", epochs=repair, learning_rate=rate))
     if candidate.precision != "fp32":
-        quantize = next((one for one in like if isinstance(one, Quantize)), Quantize(stage="quantize"))
+        quantize = next((one for one in like.stages if isinstance(one, Quantize)), Quantize(stage="quantize"))
         stages.append(quantize.in_precision(candidate.precision))
-    return (*stages, next(one for one in like if isinstance(one, Export)))
+    return (*stages, like.export)
